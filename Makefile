@@ -1,0 +1,38 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8642
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup setup-dev run test check proof lock clean
+
+setup: $(VENV)/.run-ready            ## run-time dependencies only; leaves .venv/bin/mcp-gateway
+setup-dev: $(VENV)/.dev-ready        ## the above plus what tests and checks need
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev-ready: requirements/dev.txt $(VENV)/.run-ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: setup                           ## the gateway with embedded Postgres and sample upstreams
+	@exec $(BIN)/mcp-gateway dev --port $(PORT)
+
+check: setup-dev                     ## lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup-dev check                ## everything that must pass before a change lands
+	$(BIN)/python -m pytest
+
+lock:                                ## pin dependencies again (needs uv)
+	bash requirements/lock.sh
