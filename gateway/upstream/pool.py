@@ -1,0 +1,188 @@
+"""All upstreams of this process: forwards permitted calls, runs discovery, watches resources."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from catalogue.live import Catalogue
+from catalogue.model import Definition, Item, Kind, Server
+from gateway.calls import Answer, Outlet
+from gateway.errors import UpstreamError
+from gateway.policy.pipeline import CallPermit
+from gateway.sessions.model import UpstreamSession, UpstreamSessions
+from gateway.sessions.registry import SessionRegistry
+from gateway.upstream.discovery import LIST_CHANGES, Discovery
+from gateway.upstream.legacy import session_key
+from gateway.upstream.permits import Housekeeping, HousekeepingPermit
+from gateway.upstream.upstream import Era, Upstream
+from gateway.upstream.watches import UPDATED, Updated, Watches
+
+log = structlog.get_logger()
+
+FIRST_LIST_SECONDS: Final = 1.5
+"""A first list waits at most this long for upstreams that have not answered yet."""
+QUIET_SECONDS: Final = 0.4
+"""It stops waiting earlier when no upstream has answered for this long."""
+
+class Pool:
+    """One `Upstream` and one `Discovery` per server version."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        registry: SessionRegistry,
+        *,
+        tls: ssl.SSLContext,
+        refresh: float,
+        published: Callable[[Server, Definition], None],
+    ) -> None:
+        self._catalogue = catalogue
+        self._published = published
+        self._watches = Watches(self._list_changed)
+        self._upstreams: dict[Server, Upstream] = {}
+        self._discoveries: dict[Server, Discovery] = {}
+        self._by_key: dict[str, Upstream] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_settled = time.monotonic()
+        self._settling = asyncio.Event()
+        for server in catalogue.servers:
+            upstream = Upstream(server, tls, registry, self._announce)
+            discovery = Discovery(upstream, self._publish, refresh)
+            upstream.relist = discovery.fetch
+            upstream.find_item = self._finder(server)
+            self._upstreams[server] = upstream
+            self._discoveries[server] = discovery
+            self._by_key[session_key(server)] = upstream
+
+    def start(self) -> None:
+        """Starts discovery of every upstream, all at once."""
+        self._last_settled = time.monotonic()
+        self._tasks = [
+            asyncio.create_task(discovery.run(), name=f"discovery {server.slug}")
+            for server, discovery in self._discoveries.items()
+        ]
+
+    async def close(self) -> None:
+        """Ends discovery and closes every connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()), return_exceptions=True)
+
+    # --- the request path
+
+    async def forward(self, permit: CallPermit, outlet: Outlet) -> Answer:
+        """Sends a permitted call to its upstream; there is no other way to send one."""
+        return await self._upstreams[permit.call.server].forward(permit, outlet)
+
+    async def answer(
+        self, upstream_key: str, holder: UpstreamSessions, upstream_id: str | int, body: dict[str, Any]
+    ) -> None:
+        """Posts a client's answer to a server request, on the upstream session on which it was asked."""
+        upstream = self._by_key.get(upstream_key)
+        if upstream is not None:
+            await upstream.answer(holder.by_slug.get(upstream_key), holder.key, upstream_id, body)
+
+    async def end_sessions(self, holder_key: str, sessions: Sequence[UpstreamSession]) -> None:
+        """Ends what a closed gateway session had at the upstreams."""
+        await asyncio.gather(
+            *(self._by_key[session.slug].end(session) for session in sessions if session.slug in self._by_key),
+            *(upstream.http_sse.end(holder_key) for upstream in self._upstreams.values()),
+            return_exceptions=True,
+        )
+
+    async def set_level(self, holder: UpstreamSessions, level: str) -> None:
+        """Sets the least log level on the upstream sessions that are open; later ones are opened with it."""
+        for key, session in list(holder.by_slug.items()):
+            if (upstream := self._by_key.get(key)) is not None and "logging" in session.capabilities:
+                try:
+                    await upstream.legacy.set_level(session, level)
+                except UpstreamError as error:
+                    log.warning("set_level_failed", upstream=upstream.server.slug, error=str(error))
+
+    async def roots_changed(self, holder: UpstreamSessions) -> None:
+        """Passes on that the client's roots changed, to the upstreams that may ask for roots."""
+        for key, session in list(holder.by_slug.items()):
+            upstream = self._by_key.get(key)
+            if upstream is None or not upstream.server.allow_roots:
+                continue
+            try:
+                await upstream.legacy.notify(session, HousekeepingPermit(Housekeeping.ROOTS_CHANGED))
+            except UpstreamError as error:
+                log.warning("roots_changed_failed", upstream=upstream.server.slug, error=str(error))
+
+    # --- lists
+
+    async def settled(self) -> None:
+        """Returns when the first list may be given: everybody answered, or those who did not will not be waited for."""
+        waiting = [d.settled for server, d in self._discoveries.items() if not self._known(server, d)]
+        if not waiting:
+            return
+        deadline = time.monotonic() + FIRST_LIST_SECONDS
+        while any(not event.is_set() for event in waiting):
+            now = time.monotonic()
+            some = any(event.is_set() for event in waiting) or len(waiting) < len(self._discoveries)
+            until = min(deadline, self._last_settled + QUIET_SECONDS) if some else deadline
+            if now >= until:
+                return
+            self._settling.clear()
+            try:
+                async with asyncio.timeout(until - now):
+                    await self._settling.wait()
+            except TimeoutError:
+                continue
+
+    def _known(self, server: Server, discovery: Discovery) -> bool:
+        return discovery.settled.is_set() or self._catalogue.published(server) is not None
+
+    def _publish(self, server: Server, definition: Definition | None, told: frozenset[Kind]) -> None:
+        self._last_settled = time.monotonic()
+        changed = self._catalogue.publish(server, definition, told)
+        self._settling.set()
+        if definition is not None and changed:
+            self._published(server, definition)
+
+    def _finder(self, server: Server) -> Callable[[str], Item | None]:
+        def find(upstream_name: str) -> Item | None:
+            published = self._catalogue.published(server)
+            items = () if published is None else published.own[Kind.TOOL]
+            return next((item for item in items if item.upstream_name == upstream_name), None)
+
+        return find
+
+    def _announce(self, server: Server, method: str, params: dict[str, Any], holder_key: str | None) -> None:
+        if method == UPDATED and isinstance(uri := params.get("uri"), str) and holder_key is not None:
+            self._watches.told(self._upstreams[server], holder_key, uri)
+        else:
+            self._list_changed(self._upstreams[server], method)
+
+    def _list_changed(self, upstream: Upstream, method: str) -> None:
+        if method in LIST_CHANGES:
+            self._discoveries[upstream.server].tell(method)
+
+    # --- watching resources
+
+    async def watch(self, permit: CallPermit, updated: Updated) -> None:
+        """Tells of changes to the resource of a permitted subscription or listen, until cancelled."""
+        upstream = self._upstreams[permit.call.server]
+        holder = await upstream.legacy.holder(permit.call.caller)
+        await self._watches.hold(upstream, holder, permit, updated)
+
+    async def subscribe(self, permit: CallPermit, outlet: Outlet) -> Answer:
+        """Forwards a legacy client's (un)subscription; a modern upstream keeps none, its listen says it all."""
+        upstream = self._upstreams[permit.call.server]
+        if (upstream.era or await upstream.probe()) is Era.MODERN:
+            return Answer({})
+        return await upstream.forward(permit, outlet)
+
+    def can_watch(self, server: Server) -> bool:
+        """Does the upstream say that it tells of changes to resources?"""
+        published = self._catalogue.published(server)
+        section = None if published is None else published.definition.capabilities.get("resources")
+        return isinstance(section, dict) and bool(section.get("subscribe"))

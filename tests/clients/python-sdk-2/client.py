@@ -1,0 +1,58 @@
+"""The Python SDK 2.x against one endpoint. Usage: client.py URL TOOL_PREFIX URI_PREFIX ERA; MCP_API_KEY is the key.
+
+ERA is `auto` (probe for the modern revision) or `legacy` (always the handshake).
+"""
+
+import asyncio
+import json
+import os
+import sys
+from importlib.metadata import version
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+
+async def main(url: str, tool_prefix: str, uri_prefix: str, era: str) -> None:
+    progress = []
+
+    async def seen(done, total, message):
+        progress.append([done, total, message])
+
+    key = os.environ.get("MCP_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        Client(streamable_http_client(url, http_client=http), mode=era) as client,
+    ):
+        added = await client.call_tool(f"{tool_prefix}add", {"a": 19, "b": 23})
+        counted = await client.call_tool(f"{tool_prefix}countdown", {"start": 3}, progress_callback=seen)
+        picture = (await client.call_tool(f"{tool_prefix}picture", {})).content[0]
+        failed = await client.call_tool(f"{tool_prefix}fail", {"reason": "the kettle is empty"})
+        prompt = await client.get_prompt(f"{tool_prefix}greet", {"name": "Ada"})
+        motd = await client.read_resource(f"{uri_prefix}fixture://motd")
+        item = await client.read_resource(f"{uri_prefix}fixture://items/2")
+        print(
+            json.dumps(
+                {
+                    "version": version("mcp"),
+                    "protocol": client.protocol_version,
+                    "tools": [tool.name for tool in (await client.list_tools()).tools],
+                    "prompts": [prompt.name for prompt in (await client.list_prompts()).prompts],
+                    "resources": [one.uri for one in (await client.list_resources()).resources],
+                    "templates": [one.uri_template for one in (await client.list_resource_templates()).resource_templates],
+                    "add": added.structured_content,
+                    "countdown": counted.content[0].text,
+                    "progress": progress,
+                    "picture": [picture.mime_type, picture.data],
+                    "fail": [failed.is_error, failed.content[0].text],
+                    "prompt": prompt.messages[0].content.text,
+                    "resource": motd.contents[0].text,
+                    "item": item.contents[0].text,
+                }
+            )
+        )
+
+
+asyncio.run(main(*sys.argv[1:5]))
