@@ -28,7 +28,17 @@ from gateway.cli.postgres_files import (
     password_of,
     system_account,
 )
-from gateway.cli.postgres_programs import DATABASE, POLL, ROLE, Programs, failure_text, make_cluster, number_in, recover
+from gateway.cli.postgres_programs import (
+    DATABASE,
+    POLL,
+    ROLE,
+    SYNC_METHOD,
+    Programs,
+    failure_text,
+    make_cluster,
+    number_in,
+    recover,
+)
 
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError"]
 
@@ -39,6 +49,7 @@ SETTINGS = {
     "unix_socket_permissions": "0700",
     "password_encryption": "scram-sha-256",
     "fsync": "on",
+    "recovery_init_sync_method": SYNC_METHOD,
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "shared_buffers": "64MB",

@@ -33,6 +33,9 @@ ROLE = "gateway"
 POLL = 0.01  # seconds between looks at something that reports no event
 PROC = Path("/proc")
 PR_SET_PDEATHSIG = 1
+# How a whole data folder is put on disk when made and before crash recovery; commits are synced as ever. It is one call
+# for the file system in place of a thousand, one per file: a cluster in 3 s, not 8 s, on a busy machine of two cores.
+SYNC_METHOD = "syncfs" if sys.platform == "linux" else "fsync"
 LOG_LINES = 12
 
 
@@ -99,7 +102,7 @@ def make_cluster(
         os.chown(new, account.uid, account.gid)
     # The built-in C.UTF-8 sorts alike everywhere; the C library's locales change with its version and break indexes.
     locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-    options = (f"--pgdata={new}", "--username=postgres", "--auth=reject", *locale)
+    options = (f"--pgdata={new}", "--username=postgres", "--auth=reject", f"--sync-method={SYNC_METHOD}", *locale)
     programs.run("initdb", *options, log=files.log, timeout=deadline - time.monotonic())
     statements = (
         f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{password}'",

@@ -77,7 +77,11 @@ def _listen(host: str, port: int) -> socket.socket:
         # With the protocol named, asyncio sets TCP_NODELAY on what is accepted; without it a reply takes 40 ms.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise click.ClickException(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or --host"

@@ -17,6 +17,14 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3
 _LONGEST_NAME = 100
 
 
+class KeyUnknown(LookupError):
+    """There is no valid key of this id."""
+
+
+class KeyFieldWrong(ValueError):
+    """A field of a key to be made is wrong; the text names it and what it should be."""
+
+
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
     """A new key. Its text is known here and now only; it is shown once."""
@@ -26,7 +34,7 @@ class IssuedKey:
 
 
 class KeyIssuer:
-    """Makes keys. Texts of `ValueError` name the field and what it should be."""
+    """Makes keys."""
 
     def __init__(self, store: KeyStore, ring: KeyRing, clock: Callable[[], float]) -> None:
         self._store = store
@@ -41,15 +49,19 @@ class KeyIssuer:
         grants: tuple[str, ...] = ("*",),
         lifetime: float | None = None,
     ) -> IssuedKey:
-        """A key for a new principal; `lifetime` in seconds, None for one that does not end by itself."""
+        """A key for a new principal; `lifetime` in seconds, None for one that does not end by itself.
+
+        Raises:
+            KeyFieldWrong: naming the field.
+        """
         if not name or len(name) > _LONGEST_NAME or not name.isprintable():
-            raise ValueError(f"name: must be 1 to {_LONGEST_NAME} printable characters")
+            raise KeyFieldWrong(f"name: must be 1 to {_LONGEST_NAME} printable characters")
         for scope in scopes:
             if not _SCOPE.fullmatch(scope):
-                raise ValueError(f"scope: {scope!r} is no scope; it must be visible ASCII without spaces and quotes")
+                raise KeyFieldWrong(f"scope: {scope!r} is no scope; it must be visible ASCII without spaces and quotes")
         for grant in grants:
             if not grant or not grant.isprintable():
-                raise ValueError("grant: must be a pattern over exposed names, such as github__* or *")
+                raise KeyFieldWrong("grant: must be a pattern over exposed names, such as github__* or *")
         issued = self._made(name, None, scopes, grants or ("*",), lifetime)
         await self._store.add(issued.record)
         return issued
@@ -58,16 +70,16 @@ class KeyIssuer:
         """A key in place of another, for the same principal, living as long; the old one ends after `overlap` seconds.
 
         Raises:
-            LookupError: there is no valid key of this id.
+            KeyUnknown: there is no valid key of this id.
         """
         old = await self._store.find(key_id)
         now = self._clock()
         if old is None or not old.is_valid_at(now):
-            raise LookupError(f"there is no valid key {key_id}")
+            raise KeyUnknown(f"there is no valid key {key_id}")
         lifetime = None if old.expires is None else old.expires - old.created
         issued = self._made(old.name, old.principal, old.scopes, old.grants, lifetime)
         if not await self._store.replace(key_id, now + overlap, issued.record):
-            raise LookupError(f"there is no valid key {key_id}")
+            raise KeyUnknown(f"there is no valid key {key_id}")
         return issued
 
     def _made(

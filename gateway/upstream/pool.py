@@ -177,7 +177,7 @@ class Pool:
     async def subscribe(self, permit: CallPermit, outlet: Outlet) -> Answer:
         """Forwards a legacy client's (un)subscription; a modern upstream keeps none, its listen says it all."""
         upstream = self._upstreams[permit.call.server]
-        if (upstream.era or await upstream.probe()) is Era.MODERN:
+        if await upstream.era_for(permit.call.caller) is Era.MODERN:
             return Answer({})
         return await upstream.forward(permit, outlet)
 

@@ -12,11 +12,12 @@ from typing import Any
 import structlog
 
 from catalogue.model import Item, Server
-from gateway.calls import Answer, Call, Outlet
+from gateway.calls import Answer, Call, Caller, Outlet
 from gateway.errors import UpstreamError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 from gateway.policy.pipeline import CallPermit
 from gateway.sessions.model import UpstreamSession
 from gateway.sessions.registry import SessionRegistry
+from gateway.upstream import wire
 from gateway.upstream.exchange import Aside, NotSpoken
 from gateway.upstream.http_sse import HttpSse
 from gateway.upstream.legacy import Legacy
@@ -49,6 +50,7 @@ class Upstream:
     ) -> None:
         self.server = server
         self.era: Era | None = None
+        self._has_sessions: bool | None = None
         self._transport = Transport(server, tls)
         self.modern = Modern(server, self._transport)
         self.legacy = Legacy(server, self._transport, registry)
@@ -73,7 +75,7 @@ class Upstream:
             self._announce(self.server, method, params, holder_key)
 
         async with self._bulkhead, self._deadline():
-            era = self.era or await self.probe()
+            era = await self.era_for(call.caller)
             try:
                 return await self._forward(era, permit, outlet, aside)
             except NotSpoken as error:
@@ -107,11 +109,31 @@ class Upstream:
                 return await self.http_sse.forward(permit, outlet, aside)
 
     async def _another_era(self, era: Era, error: NotSpoken) -> Era:
-        self.era = None
+        self.era = self._has_sessions = None
         found = await self.probe()
         if found is era:
             raise error
         return found
+
+    async def era_for(self, caller: Caller) -> Era:
+        """The era in which this caller's calls go out.
+
+        A server of both eras is spoken to in the client's own where that matters: a legacy client that can be asked in
+        the middle of a call is asked by the server itself, on a session, with nothing translated.
+        """
+        era = self.era or await self.probe()
+        if era is not Era.MODERN or caller.modern or not wire.bridgeable(caller, self.server):
+            return era
+        if self._has_sessions is None:
+            self._has_sessions = self.server.protocol == "auto" and await self._tries_session()
+        return Era.LEGACY if self._has_sessions else era
+
+    async def _tries_session(self) -> bool:
+        try:
+            await self.legacy.close(await self.legacy.open({}))
+        except (NotSpoken, UpstreamRefused, UpstreamProtocolError):
+            return False
+        return True
 
     async def probe(self) -> Era:
         """Finds out the era, once for all who ask at the same time; statuses that are no verdict raise.

@@ -115,7 +115,7 @@ class Watches:
         watchers = tuple(shared.watchers)
         if not watchers:
             return
-        era = upstream.era or await upstream.probe()
+        era = await upstream.era_for(watchers[0].permit.call.caller)
         if era is Era.MODERN:
             permit = HousekeepingPermit(Housekeeping.LISTEN)
             await upstream.modern.listen(permit, {"resourceSubscriptions": shared.uris}, aside)

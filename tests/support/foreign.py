@@ -246,7 +246,12 @@ def wrapped(commands: Mapping[str, Sequence[str | Path]], folder: Path) -> Itera
             urls[slug] = f"http://127.0.0.1:{port}/mcp"
         for process, port, log in starting:
             wait_until(partial(listening, port), process, log)
-        yield urls
+        try:
+            yield urls
+        finally:
+            # All are told to stop before the first is waited for.
+            for process, _, _ in starting:
+                process.terminate()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""A stdio server of before 2026-07-28 that works on raw lines, for what a server made with an SDK would never do.
+"""A stdio server that works on raw lines, for what a server made with an SDK would never do.
 
-Run as a program. Each tool is a behaviour; a tool that waits is answered from the loop, so calls run side by side.
+Run as a program; with `--modern` it speaks 2026-07-28 instead. Each tool is a behaviour; a tool that waits is answered
+from the loop, so calls run side by side.
 """
 
 import json
@@ -17,6 +18,7 @@ class Server:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.cancelled: list[Any] = []
+        self.waiting_for_cancel: list[Any] = []
         self.heard: list[str] = []
         self.asked: dict[Any, Any] = {}
         """By the id of a question to the client: the call it was asked for."""
@@ -41,6 +43,13 @@ class Server:
         elif "id" not in message:
             if method == "notifications/cancelled":
                 self.cancelled.append(message["params"]["requestId"])
+                while self.waiting_for_cancel:
+                    self.text(self.waiting_for_cancel.pop(), json.dumps(self.cancelled))
+        elif method == "server/discover" and "--modern" in sys.argv:
+            self.send(id=message["id"], result={"supportedVersions": ["2026-07-28"], "capabilities": {}})
+        elif method == "subscriptions/listen":
+            meta = {"io.modelcontextprotocol/subscriptionId": message["id"]}
+            self.send(method="notifications/subscriptions/acknowledged", params={"_meta": meta, "notifications": {}})
         elif method == "initialize":
             self.initialize(message)
         elif method == "ping":
@@ -80,10 +89,23 @@ class Server:
 
     def hang(self, call: Any, _: Any, params: Any) -> None:
         """Says that it has begun, and no more."""
-        self.send(method="notifications/progress", params={**params["_meta"], "progress": 1})
+        self.send(
+            method="notifications/progress", params={"progressToken": params["_meta"]["progressToken"], "progress": 1}
+        )
 
     def what_was_cancelled(self, call: Any, _: Any, __: Any) -> None:
         self.text(call, json.dumps(self.cancelled))
+
+    def next_cancelled(self, call: Any, _: Any, __: Any) -> None:
+        """Answered when a cancellation has arrived."""
+        if self.cancelled:
+            self.text(call, json.dumps(self.cancelled))
+        else:
+            self.waiting_for_cancel.append(call)
+
+    def end_subscription(self, call: Any, arguments: Any, _: Any) -> None:
+        self.send(method="notifications/cancelled", params={"requestId": arguments["call"]})
+        self.text(call, "ended")
 
     def progress_of(self, call: Any, arguments: Any, _: Any) -> None:
         self.send(method="notifications/progress", params={"progressToken": arguments["call"], "progress": 2})

@@ -94,6 +94,7 @@ class TestDecoding:
             call(params={"arguments": "\ud800"}),
             call(params={"arguments": {"\udfff": 1}}),
             call(params={"arguments": "\ude00\ud83d"}),
+            call(params={"arguments": "\ud800"}).replace(b"\\ud800", b"\\uD800"),
         ],
     )
     def test_what_is_not_strict_json_is_a_parse_error(self, body: bytes) -> None:
@@ -191,6 +192,13 @@ class TestDepth:
     def test_sixty_four_levels_are_allowed_and_one_more_is_not(self) -> None:
         jsonrpc.decode_request(nested(64))
         assert refusal(nested(65)).code == -32700
+
+    def test_levels_that_each_hold_many_flat_objects_are_counted_too(self) -> None:
+        comb: Any = []
+        for _ in range(61):
+            comb = [{}, {}, {}, {}, {}, {}, {}, {}, comb]
+        jsonrpc.decode_request(call(params={"arguments": comb}))
+        assert refusal(call(params={"arguments": [comb]})).code == -32700
 
     def test_brackets_in_strings_do_not_count(self) -> None:
         for text in ("[" * 200, '"' + "{" * 200, "\\" + "[" * 200, '\\"' + "[" * 200 + "\\\\", '["' * 200):
@@ -422,6 +430,11 @@ class TestResponses:
         response = jsonrpc.split_response(b'{"jsonrpc":"2.0","id":%b,"result":{}}' % written, ID)
         assert response.id == identity
         assert type(response.id) is type(identity)
+
+    def test_an_answer_to_another_request_keeps_its_own_id_in_every_layout(self) -> None:
+        other = ID[::-1]
+        for layout, body in layouts(b'{"content":[]}', other):
+            assert jsonrpc.split_response(body, ID).id == other, layout
 
     @pytest.mark.parametrize(
         "body",

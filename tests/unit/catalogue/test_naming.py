@@ -77,6 +77,14 @@ def test_on_collision_the_later_one_gets_a_longer_hash() -> None:
     assert assign("gh", ["a b", taken]) == {"a b": longer, taken: f"gh__{taken}"}
 
 
+def test_two_names_with_the_same_hash_keep_their_exposed_names_in_any_order() -> None:
+    one, other = "\u4ed3\u4e1f", "\u58d1\u4e17"
+    assert digits_of(one) == digits_of(other)
+    expected = {one: f"gh_____{digits_of(one)}", other: f"gh_____{digits_of(other, 16)}"}
+    assert assign("gh", [one, other]) == expected
+    assert assign("gh", [other, one]) == expected
+
+
 def test_an_upstream_cannot_exhaust_the_hashes() -> None:
     taken = [f"a_b_{digits_of('a b')}", f"a_b_{digits_of('a b', 16)}", f"a_b_{digits_of('a b' + chr(0) + '1', 16)}"]
     assigned = assign("gh", [*taken, "a b"])

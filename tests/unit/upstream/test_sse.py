@@ -146,6 +146,7 @@ def test_a_usual_chunk_in_the_middle_of_an_event_belongs_to_that_event() -> None
     assert parse(b"id: 1\r\n", encode_event(b"x")) == [Event(b"x", "1", "message", None, has_data=True)]
     assert parse(b"da", encode_event(b"x")) == [plain(b"x")]
     assert parse(b"data: a\r\n", encode_event(b"x")) == [plain(b"a\nx")]
+    assert parse(b"data: a", encode_event(b"x")) == [plain(b"aevent: message\nx")]
 
 
 def test_a_priming_event_is_handed_out_with_its_id() -> None:
@@ -168,6 +169,10 @@ def test_an_id_belongs_to_its_own_event_only() -> None:
 def test_an_id_with_nul_and_a_retry_of_other_than_digits_are_ignored() -> None:
     fields = b"id: a\0b\nretry: -1\nretry: 1.5\nretry: \nretry: " + b"9" * 5000 + b"\ndata: x\n\n"
     assert parse(fields) == [plain(b"x")]
+
+
+def test_one_space_after_the_colon_is_dropped_and_no_more() -> None:
+    assert parse(b"data:  x\n\n") == [plain(b" x")]
 
 
 def test_an_event_without_its_blank_line_is_not_handed_out() -> None:
