@@ -103,12 +103,13 @@ async def measure_latency(bench: Bench, ready: list[Lane]) -> None:
     bench.say(f"added latency: {bench.plan.latency_windows} pairs of windows for {len(compared)} lanes")
     for number in range(1, bench.plan.latency_windows + 1):
         for lane in compared:
-            if lane.running.name in bench.reasons:
+            key = f"{lane.running.name}:latency"
+            if lane.running.name in bench.reasons or key in bench.reasons:
                 continue
             try:
                 await _pair(bench, lane, direct[lane.protocol], number)
             except (UnavailableError, LoadError, OSError) as error:
-                bench.give_up(lane.running.name, error)
+                bench.give_up(key, error)
 
 
 async def _pair(bench: Bench, lane: Lane, direct: Lane, number: int) -> None:

@@ -40,7 +40,7 @@ def write_plot(bench: Bench, file: Path) -> None:
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{height}' viewBox='0 0 {WIDTH} {height}'>",
         f"<rect width='{WIDTH}' height='{height}' fill='white'/>",
         f"<text x='16' y='24' {STYLE} font-weight='bold'>CPU per tools/call, user and system, all processes</text>",
-        f"<text x='16' y='42' {STYLE}>bar: best round; dots: every round; one core each; shorter is better</text>",
+        f"<text x='16' y='42' {STYLE}>bar: best round; dots: every round; logarithmic axis; shorter is better</text>",
     ]
     bottom = height - BOTTOM
     for decade in range(low, low + span + 1):

@@ -111,7 +111,7 @@ def missed(bench: Bench, result: dict[str, Any]) -> list[str]:
     figures = result[GATEWAY]
     if figures is None:
         return [f"the gateway was not measured: {bench.reasons.get(GATEWAY, 'no measure of it was chosen')}"]
-    sentences = [f"{key.partition(':')[2]}: {why}" for key, why in bench.reasons.items() if key.startswith("gateway:")]
+    sentences = [f"{key}: {why}" for key, why in bench.reasons.items() if key.partition(":")[0] == GATEWAY]
     for goal in GOALS:
         if bench.plan.quick and not goal.quick:
             continue

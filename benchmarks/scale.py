@@ -136,13 +136,18 @@ async def _idle(bench: Bench, running: Running) -> None:
             await connect_more(opened, running.endpoint, LEGACY, bench.plan.sessions)
             await asyncio.sleep(MEMORY_SETTLE)
         after, database_after = memory_kib(running.roots)
+        left_open = sum(client.connection.open for client in opened[WARM_SESSIONS:])
+        # The warm-up's connections may be closed by now, since some programs end a connection after five quiet seconds.
+        one = await connect(running.endpoint, LEGACY)
+        opened.append(one)
         for _ in range(bench.plan.sessions):
-            await opened[0].initialize()
+            await one.initialize()
         await asyncio.sleep(MEMORY_SETTLE)
         shared, _ = memory_kib(running.roots)
         bench.note(
             running.name,
             kb_per_idle_session=(after - program) / bench.plan.sessions,
+            idle_connections_left_open=left_open,
             kb_per_idle_session_without_connection=(shared - after) / bench.plan.sessions,
             database_kb_per_idle_session=(database_after - database) / bench.plan.sessions,
             cpu_ms_per_session_opened=watch.cpu_seconds * 1000 / bench.plan.sessions,

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_KEPT = re.compile(r"(?:ui|https?)://", re.IGNORECASE)
 _Rewrites = dict[str, Callable[[Any, str], Any]]
 
+_KEPT = re.compile(r"(?:ui|https?)://", re.IGNORECASE)
 _EXPOSED = re.compile(r"([a-z0-9]{1,12})\+(.*)", re.DOTALL)
 
 

@@ -1,9 +1,9 @@
 """The request path: what each method of a client becomes, from its parameters to its result.
 
-    edge        decoded, classified, authenticated -> Caller
-    dispatch    name resolved in the caller's view -> Call
-    pipeline    recorded, decided, permitted -> upstream -> decided again, recorded
-    dispatch    result for the client's revision
+edge        decoded, classified, authenticated -> Caller
+dispatch    name resolved in the caller's view -> Call
+pipeline    recorded, decided, permitted -> upstream -> decided again, recorded
+dispatch    result for the client's revision
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Dispatch:
     async def call_tool(self, caller: Caller, params: Mapping[str, Any], outlet: Outlet) -> bytes:
         """`tools/call`. Returns the JSON text of the result."""
         name = _text(params, "name")
-        item = self.view(caller).tool(name)
+        item = self.view(caller).tool(name) or (await self._settled(caller)).tool(name)
         if item is None:
             raise UnknownName("tool")
         arguments = params.get("arguments")
@@ -58,7 +58,7 @@ class Dispatch:
     async def get_prompt(self, caller: Caller, params: Mapping[str, Any], outlet: Outlet) -> bytes:
         """`prompts/get`. Returns the JSON text of the result."""
         name = _text(params, "name")
-        item = self.view(caller).prompt(name)
+        item = self.view(caller).prompt(name) or (await self._settled(caller)).prompt(name)
         if item is None:
             raise UnknownName("prompt")
         arguments = params.get("arguments")
@@ -72,6 +72,7 @@ class Dispatch:
 
     async def read_resource(self, caller: Caller, params: Mapping[str, Any], outlet: Outlet) -> bytes:
         """`resources/read`. Returns the JSON text of the result."""
+        await self._settled(caller)
         call = self.resource_call(caller, Method.RESOURCES_READ, params)
         return await self._enforce(call, params, outlet)
 
@@ -80,7 +81,7 @@ class Dispatch:
         reference = params.get("ref")
         if not isinstance(reference, dict):
             raise InvalidParams("ref: must be an object")
-        view = self.view(caller)
+        view = await self._settled(caller)
         item: Item | None
         if reference.get("type") == "ref/prompt":
             exposed = _text(reference, "name", "ref.name")
@@ -156,6 +157,11 @@ class Dispatch:
     def view(self, caller: Caller) -> View:
         """What the caller's endpoint offers; an unknown endpoint offers nothing."""
         return self.snapshot.view(caller.endpoint) or View(caller.endpoint, (), _NOTHING_LISTED, _NOTHING)
+
+    async def _settled(self, caller: Caller) -> View:
+        """The view once every upstream had its chance to publish: just started is not the same as absent."""
+        await self._upstreams.settled()
+        return self.view(caller)
 
     @property
     def snapshot(self) -> Snapshot:

@@ -255,7 +255,12 @@ def loads(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass
+        pass  # Left before going on, since that error carries the whole text and would become the next one's context.
+    return loads_exact(body)
+
+
+def loads_exact(body: bytes) -> Any:
+    """As `loads`, with integers of any size exact: for values that will be written again."""
     try:
         text = body.decode().strip(_WHITESPACE)
         value, end = _TOLERANT.raw_decode(text)
@@ -353,15 +358,3 @@ def _split_any_response(body: bytes) -> Response:
     if type(error) is not dict:
         raise ValueError("the response's error is not an object")
     return Response(identity, None, None, error)
-
-
-def loads_exact(body: bytes) -> Any:
-    """As `loads`, with integers of any size exact: for values that will be written again."""
-    try:
-        text = body.decode().strip(_WHITESPACE)
-        value, end = _TOLERANT.raw_decode(text)
-    except (ValueError, RecursionError):
-        raise ValueError("the text is not JSON") from None
-    if end != len(text):
-        raise ValueError("the text is not JSON")
-    return value

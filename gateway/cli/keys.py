@@ -137,7 +137,11 @@ def _show_issued(issued: IssuedKey, *, as_json: bool) -> None:
         click.echo(json.dumps({**_facts(issued.record), "key": issued.text}))
         return
     click.echo(issued.text)
-    click.echo(f"This is the key {issued.record.id} ({issued.record.name}). It is not shown again.", err=True)
+    until = _written(issued.record.expires)
+    ends = "does not end by itself" if until is None else f"ends at {until}"
+    click.echo(
+        f"This is the key {issued.record.id} ({issued.record.name}); it {ends}. It is not shown again.", err=True
+    )
 
 
 def _facts(record: KeyRecord) -> dict[str, Any]:

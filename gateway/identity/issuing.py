@@ -62,7 +62,7 @@ class KeyIssuer:
         for grant in grants:
             if not grant or not grant.isprintable():
                 raise KeyFieldWrong("grant: must be a pattern over exposed names, such as github__* or *")
-        issued = self._made(name, None, scopes, grants or ("*",), lifetime)
+        issued = self._made(name, None, scopes, grants, lifetime)
         await self._store.add(issued.record)
         return issued
 

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.clients
 SLUG = "fixture"
 HANDSHAKE, MODERN = "2025-11-25", "2026-07-28"
 
+TERMINAL = ("protocol", "countdown", "progress", "resource")
+
 
 @dataclass(frozen=True)
 class Client:
@@ -47,8 +49,8 @@ CLIENTS = [
     Client("langchain", "legacy", HANDSHAKE),
     Client("openai-agents", "auto", MODERN, lacks=("progress",)),
     Client("pydantic-ai", "auto", MODERN),
-    Client("inspector", "modern", MODERN, lacks=("progress", "protocol")),
-    Client("inspector", "legacy", HANDSHAKE, lacks=("progress", "protocol")),
+    Client("inspector", "modern", MODERN, lacks=TERMINAL),
+    Client("inspector", "legacy", HANDSHAKE, lacks=TERMINAL),
 ]
 
 every_client = pytest.mark.parametrize("client", CLIENTS, ids=str)

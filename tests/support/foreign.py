@@ -265,6 +265,11 @@ def gateway(upstreams: Mapping[str, str], folder: Path) -> Iterator[Endpoint]:
     address = ["--host", "127.0.0.1", "--port", str(port)]
     command = [str(GATEWAY_COMMAND), "serve", "--config", str(configuration), *address]
     environment = {"MCP_GATEWAY_STATE_DIR": str(state)}
-    with running(command, lambda: ok(f"http://127.0.0.1:{port}/readyz"), folder / "gateway.log", environment):
-        told = json.loads((state / "run.json").read_text())
+    told_in = state / "run.json"
+
+    def ready() -> bool:
+        return told_in.is_file() and ok(f"http://127.0.0.1:{port}/readyz")
+
+    with running(command, ready, folder / "gateway.log", environment):
+        told = json.loads(told_in.read_text())
         yield Endpoint(url=told["endpoint"], key=told["key"])

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
@@ -30,12 +30,21 @@ async def listening(app: Any) -> AsyncIterator[str]:
     """The origin at which `app` is served, `http://127.0.0.1:port`."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    async with serving(app, listener):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def serving(
+    app: Any, listener: socket.socket, *, lifespan: Literal["auto", "on"] = "auto"
+) -> AsyncIterator[None]:
+    """Serves `app` on a bound socket."""
+    server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, lifespan=lifespan))
+    running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.wait_for(server.ready.wait(), START_SECONDS)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield
     finally:
         server.should_exit = True
-        await serving
+        await running
         listener.close()

@@ -319,6 +319,12 @@ class TestWritingAndReading:
         assert all(type(number) is int or math.isfinite(number) for number in value)
         assert json.loads(jsonrpc.dumps(value)) == value
 
+    @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30 + 1, 10**400])
+    def test_what_will_be_written_again_is_read_with_exact_integers(self, number: int) -> None:
+        body = b' {"n":[%d], "s":"\\ud800"}\n' % number
+        assert jsonrpc.loads_exact(body) == {"n": [number], "s": "\ud800"}
+        assert json.loads(jsonrpc.dumps(jsonrpc.loads_exact(body))) == json.loads(body)
+
     def test_lone_surrogates_from_upstreams_are_read(self) -> None:
         assert jsonrpc.loads(b'["\\ud800"]') == ["\ud800"]
 
@@ -337,9 +343,10 @@ class TestWritingAndReading:
         ],
     )
     def test_other_texts_are_refused_without_quoting_them(self, body: bytes) -> None:
-        with pytest.raises(ValueError, match=r"^the text is not JSON$") as caught:
-            jsonrpc.loads(body)
-        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+        for read in (jsonrpc.loads, jsonrpc.loads_exact):
+            with pytest.raises(ValueError, match=r"^the text is not JSON$") as caught:
+                read(body)
+            assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 def layouts(result: bytes, identity: str = ID) -> Iterator[tuple[str, bytes]]:

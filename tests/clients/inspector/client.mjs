@@ -2,7 +2,8 @@
 // key. ERA is `modern` (pinned: the Inspector fails where only the handshake is spoken) or `legacy`.
 //
 // Every question is a run of its own, with a connection of its own, as a person at a terminal would ask it. The command
-// line does not say which revision it settled on and shows no progress, so those are missing from what is printed.
+// line does not say which revision it settled on and shows no progress, so `protocol`, `countdown` and `progress` are
+// missing from what is printed; and of the two resources it reads the harder one, which only a template describes.
 
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -26,21 +27,18 @@ function ask(...question) {
 
 const call = (name, args) =>
   ask("--method", "tools/call", "--tool-name", `${toolPrefix}${name}`, "--tool-args-json", JSON.stringify(args));
-const read = (uri) => ask("--method", "resources/read", "--uri", `${uriPrefix}${uri}`);
 
 const [tools, prompts, resources, templates] = await Promise.all(
   ["tools", "prompts", "resources", "resources/templates"].map((kind) => ask("--method", `${kind}/list`)),
 );
-const [added, counted, picture, failed] = await Promise.all([
+const [added, picture, failed] = await Promise.all([
   call("add", { a: 19, b: 23 }),
-  call("countdown", { start: 3 }),
   call("picture", {}),
   call("fail", { reason: "the kettle is empty" }),
 ]);
-const [prompt, motd, item] = await Promise.all([
+const [prompt, item] = await Promise.all([
   ask("--method", "prompts/get", "--prompt-name", `${toolPrefix}greet`, "--prompt-args", "name=Ada"),
-  read("fixture://motd"),
-  read("fixture://items/2"),
+  ask("--method", "resources/read", "--uri", `${uriPrefix}fixture://items/2`),
 ]);
 const manifest = new URL("node_modules/@modelcontextprotocol/inspector/package.json", import.meta.url);
 console.log(
@@ -51,11 +49,9 @@ console.log(
     resources: resources.resources.map((one) => one.uri),
     templates: templates.resourceTemplates.map((one) => one.uriTemplate),
     add: added.structuredContent,
-    countdown: counted.content[0].text,
     picture: [picture.content[0].mimeType, picture.content[0].data],
     fail: [failed.isError, failed.content[0].text],
     prompt: prompt.messages[0].content.text,
-    resource: motd.contents[0].text,
     item: item.contents[0].text,
   }),
 );
