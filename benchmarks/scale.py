@@ -174,28 +174,35 @@ async def measure_hung(bench: Bench) -> None:
 
 
 async def _beside_hung_calls(bench: Bench, running: Running) -> None:
-    """Latency of calls to a healthy upstream before and while many calls to the hung one are outstanding."""
+    """Latency of calls to a healthy upstream with and without many calls to the hung one outstanding, in turn."""
     healthy, hung = await tool_named(running, LEGACY, "u0"), await tool_named(running, LEGACY, "hung")
     capacity = bench.capacity(running.name, LEGACY)
     rate = capacity * SHARE_OF_CAPACITY if capacity else DEFAULT_RATE
-    windows = max(3, bench.plan.latency_windows // 3)
-    medians: dict[str, float] = {}
-    async with clients(running.endpoint, LEGACY, HUNG_CALLS) as stuck:
-        for measure in ("before", "during"):
-            if measure == "during":
-                for client in stuck:
-                    number = next(numbers)
-                    template = call_template(client.endpoint, LEGACY, client.session, hung)
-                    client.connection.send(template % (number, number), lambda _: None)
-            for number in range(windows):
-                async with clients(running.endpoint, LEGACY, bench.plan.concurrency) as callers:
-                    with bench.watch(running) as watch:
-                        load = await open_loop(callers, healthy, rate, min(3.0, bench.plan.latency_window))
-                bench.record(f"hung:{measure}", running, LEGACY, number + 1, load, watch)
-            latest = bench.found(f"hung:{measure}", running.name, LEGACY)
-            medians[measure] = statistics.median(window.p50_ms or 0.0 for window in latest)
-        for client in stuck:
-            client.connection.close()
-    bench.note(
-        running.name, healthy_p50_before_ms=medians["before"], healthy_p50_beside_hung_calls_ms=medians["during"]
+    pairs = range(max(3, bench.plan.latency_windows // 3))
+    for number in pairs:
+        await _healthy(bench, running, healthy, rate, number, "before")
+        async with clients(running.endpoint, LEGACY, HUNG_CALLS) as stuck:
+            for client in stuck:
+                token = next(numbers)
+                template = call_template(client.endpoint, LEGACY, client.session, hung)
+                client.connection.send(template % (token, token), lambda _: None)
+            await _healthy(bench, running, healthy, rate, number, "during")
+            for client in stuck:
+                client.connection.close()
+    before, during = (
+        [window.p50_ms or 0.0 for window in bench.found(f"hung:{side}", running.name, LEGACY)]
+        for side in ("before", "during")
     )
+    bench.note(
+        running.name,
+        healthy_p50_before_ms=statistics.median(before),
+        healthy_p50_beside_hung_calls_ms=statistics.median(during),
+        hung_calls_add_to_p50_ms=statistics.median(there - here for there, here in zip(during, before, strict=True)),
+    )
+
+
+async def _healthy(bench: Bench, running: Running, tool: str, rate: float, number: int, side: str) -> None:
+    async with clients(running.endpoint, LEGACY, bench.plan.concurrency) as callers:
+        with bench.watch(running) as watch:
+            load = await open_loop(callers, tool, rate, min(3.0, bench.plan.latency_window))
+    bench.record(f"hung:{side}", running, LEGACY, number + 1, load, watch)

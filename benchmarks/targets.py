@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -115,6 +115,15 @@ def _upstreams_file(upstreams: dict[str, str], scratch: Path) -> str:
     return str(file)
 
 
+def _numbers(value: object) -> Iterator[int]:
+    """Every number in a JSON value, however it is nested."""
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+
+
 class Direct(Target):
     """The upstream itself, on the measured core."""
 
@@ -204,8 +213,7 @@ class Gateway(Target):
         if not answer.startswith(b"HTTP/1.1 200"):
             return None
         written = json.loads(facts.read_text())
-        pids = written["pids"].values() if isinstance(written["pids"], dict) else written["pids"]
-        return Endpoint(port, headers={"Authorization": f"Bearer {written['key']}"}), tuple(pids)
+        return Endpoint(port, headers={"Authorization": f"Bearer {written['key']}"}), tuple(_numbers(written["pids"]))
 
 
 class Peer(Target):

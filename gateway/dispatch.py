@@ -9,7 +9,7 @@ dispatch    result for the client's revision
 from __future__ import annotations
 
 import dataclasses
-import uuid
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -217,7 +217,7 @@ def _call(
             raise InvalidParams("_meta.progressToken: must be a string or an integer")
         kept = {key: meta[key] for key in _TRACE if key in meta}
     return Call(
-        id=uuid.uuid4().hex,
+        id=os.urandom(16).hex(),
         caller=caller,
         method=method,
         server=server,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gateway.errors import ConfigurationError
 
-_SLUG = r"^[a-z0-9]{1,12}$"
+_SLUG = r"^[a-z][a-z0-9]{0,11}$"
 Revision = Literal["auto", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
 
 
@@ -171,7 +171,7 @@ def _words(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             text = "unknown key; remove it or check its spelling"
         elif item["type"] == "string_pattern_mismatch" and field.endswith("slug"):
-            text = "must be 1 to 12 of a-z and 0-9"
+            text = "must be 1 to 12 of a-z and 0-9, the first a letter: it begins URI schemes"
         lines.append(f"{field}: {text}")
     return "; ".join(lines)
 
@@ -204,7 +204,8 @@ def _from_client_file(document: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _slug_from(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isascii() and character.isalnum())[:12]
+    plain = "".join(character for character in name.lower() if character.isascii() and character.isalnum())
+    return plain.lstrip("0123456789")[:12]
 
 
 def is_loopback(host: str) -> bool:

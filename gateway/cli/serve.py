@@ -56,7 +56,7 @@ class Running:
 @click.option("--port", default=8642, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Full replicas to run.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was started as one JSON line.")
-def serve(config: Path | None, host: str, port: int, workers: int, as_json: bool) -> None:
+def serve(config: Path | None, host: str, port: int, workers: int, as_json: bool) -> None:  # noqa: FBT001 - click calls it
     """Starts the gateway. Without MCP_GATEWAY_DATABASE_URL it starts an embedded Postgres in .mcp-gateway/."""
 
     def announce(running: Running) -> None:
@@ -238,7 +238,8 @@ class _Replicas:
         while not self._stopping:
             for number, process in enumerate(self._processes):
                 if process.poll() is not None:
-                    click.echo(f"mcp-gateway: replica {number + 1} ended ({process.returncode}); starting it again", err=True)
+                    words = f"replica {number + 1} ended ({process.returncode}); starting it again"
+                    click.echo(f"mcp-gateway: {words}", err=True)
                     time.sleep(_RESTART_SECONDS)
                     self._processes[number] = self._spawn()
             time.sleep(0.2)

@@ -28,7 +28,8 @@ def master_keys(settings: Settings, folder: Path) -> str:
     text = secret("MASTER_KEYS")
     if text is None and settings.gateway.mode == "production":
         raise ConfigurationError(
-            "MCP_GATEWAY_MASTER_KEYS: production needs it; set it to 32 random bytes in base64url, the same on every replica"
+            "MCP_GATEWAY_MASTER_KEYS: production needs it; "
+            "set it to 32 random bytes in base64url, the same on every replica"
         )
     if text is None:
         text = _kept(folder / "master.keys")

@@ -25,7 +25,7 @@ from gateway.errors import GatewayError
 
 log = structlog.get_logger()
 
-_SERVER = re.compile(r"/servers/([a-z0-9]{1,12}(?:@[A-Za-z0-9._-]{1,64})?)/mcp")
+_SERVER = re.compile(r"/servers/([a-z][a-z0-9]{0,11}(?:@[A-Za-z0-9._-]{1,64})?)/mcp")
 _VERSION: Final = "mcp-protocol-version"
 _NOT_FOUND: Final = Reply(404, -32600, "Not found")
 _METHODS: Final = Reply(405, -32600, "Method not allowed", headers=((b"allow", b"GET, POST, DELETE"),))

@@ -49,6 +49,11 @@ class Request:
         self.headers: Mapping[str, str] = headers
 
     @property
+    def has_repeated_headers(self) -> bool:
+        """Does any name occur twice?"""
+        return len(self.headers) != len(self.scope["headers"])
+
+    @property
     def raw_headers(self) -> list[tuple[str, str]]:
         """Every header line, repeated ones too."""
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]]

@@ -104,10 +104,11 @@ class Modern:
 
     def _caller(self, request: Request, principal: Principal, endpoint: str, message: dict[str, Any]) -> Caller:
         request_id = message["id"]
-        lines = request.raw_headers
-        repeated = find_duplicated_routing_header(lines) or _repeated_param(lines)
-        if repeated is not None:
-            raise Refused(Reply(400, -32020, f"{repeated} header appears more than once"), request_id)
+        if request.has_repeated_headers:
+            lines = request.raw_headers
+            repeated = find_duplicated_routing_header(lines) or _repeated_param(lines)
+            if repeated is not None:
+                raise Refused(Reply(400, -32020, f"{repeated} header appears more than once"), request_id)
         route = classify_inbound_request(message, headers=request.headers)
         if isinstance(route, InboundLadderRejection):
             raise Refused(rejection(route), request_id)

@@ -13,7 +13,7 @@ from gateway import jsonrpc
 from gateway.calls import Answer, Message, MessageKind, Outlet
 from gateway.errors import UpstreamProtocolError, UpstreamRefused, UpstreamUnavailable
 from gateway.upstream.sse import Event, EventParser, EventTooLarge
-from gateway.upstream.transport import EVENT_STREAM, JSON, Transport
+from gateway.upstream.transport import EVENT_STREAM, JSON, Transport, settle
 
 log = structlog.get_logger()
 
@@ -24,6 +24,7 @@ Aside = Callable[[str, dict[str, Any]], None]
 """Takes a notification that belongs to no request: a change of lists or resources."""
 Asked = Callable[[str, dict[str, Any], str | int], Awaitable[None]]
 """Takes a request of the server: method, parameters, its id."""
+
 
 class SessionLost(UpstreamUnavailable):
     """The upstream no longer knows its session (404): nothing was executed."""
@@ -89,9 +90,12 @@ class Exchange:
             UpstreamProtocolError: not JSON-RPC, or not an answer to this request.
         """
         kind = response.content_type
-        if response.status == 200 and kind == EVENT_STREAM:
-            return await self._stream(transport, response)
-        body = await transport.read(response)
+        try:
+            if response.status == 200 and kind == EVENT_STREAM:
+                return await self._stream(transport, response)
+            body = await transport.read(response)
+        finally:
+            settle(response)
         if session and response.status == 404:
             raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
         if response.status == 200 or (kind == JSON and 400 <= response.status < 500 and response.status not in _CLOSED):

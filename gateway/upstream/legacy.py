@@ -20,7 +20,7 @@ from gateway.upstream import wire
 from gateway.upstream.exchange import Aside, Exchange, NotSpoken, SessionLost
 from gateway.upstream.modern import SILENT, broken_off, repeatable
 from gateway.upstream.permits import Housekeeping, HousekeepingPermit
-from gateway.upstream.transport import EVENT_STREAM, Transport, UnknownOutcome, released
+from gateway.upstream.transport import EVENT_STREAM, Transport, UnknownOutcome, settle
 
 RESUMPTIONS: Final = 20
 """Reconnections in a row without a new event before a stream is given up."""
@@ -93,9 +93,8 @@ class Legacy:
 
     async def _exchange(self, session: UpstreamSession, exchange: Exchange, body: bytes, outlet: Outlet) -> Answer:
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
-        response = await self._transport.request("POST", self._server.url, headers, body)
-        async with released(response):
-            answer = await exchange.read(self._transport, response, session=session.session_id is not None)
+        response = await self._transport.request("POST", self._transport.url, headers, body)
+        answer = await exchange.read(self._transport, response, session=session.session_id is not None)
         fruitless = 0
         while answer is None:  # the stream ended first: 2025-11-25 servers may, and are polled with the last event id
             if exchange.last_event_id is None or fruitless >= RESUMPTIONS:
@@ -112,14 +111,13 @@ class Legacy:
         headers["accept"] = EVENT_STREAM
         headers["last-event-id"] = exchange.last_event_id or ""
         try:
-            response = await self._transport.request("GET", self._server.url, headers)
+            response = await self._transport.request("GET", self._transport.url, headers)
         except UpstreamUnavailable:
             return None
-        async with released(response):
-            try:
-                return await exchange.read(self._transport, response, session=session.session_id is not None)
-            except NotSpoken as error:
-                raise broken_off(self._server) from error
+        try:
+            return await exchange.read(self._transport, response, session=session.session_id is not None)
+        except NotSpoken as error:
+            raise broken_off(self._server) from error
 
     async def _cancel(self, session: UpstreamSession, request_id: str) -> None:
         """Tells the upstream; whether it hears is not waited for longer than a second."""
@@ -156,11 +154,13 @@ class Legacy:
             UpstreamUnavailable: it did not accept the message.
         """
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
-        response = await self._transport.request("POST", self._server.url, headers, body)
-        async with released(response):
+        response = await self._transport.request("POST", self._transport.url, headers, body)
+        try:
             status = response.status
             if status == 202 or response.content_length:
                 await self._transport.read(response)
+        finally:
+            settle(response)
         if status == 404 and session.session_id is not None:
             raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
         if status >= 300:
@@ -221,10 +221,9 @@ class Legacy:
             {"protocolVersion": offered, "capabilities": capabilities, "clientInfo": wire.CLIENT_INFO},
         )
         exchange = Exchange(self._server, request_id, SILENT, aside=_ignore)
-        response = await self._transport.request("POST", self._server.url, wire.legacy_headers(None, None), body)
-        async with released(response):
-            session_id = response.headers.get(wire.SESSION_HEADER)
-            answer = await exchange.read(self._transport, response, session=False)
+        response = await self._transport.request("POST", self._transport.url, wire.legacy_headers(None, None), body)
+        session_id = response.headers.get(wire.SESSION_HEADER)
+        answer = await exchange.read(self._transport, response, session=False)
         if answer is None:
             raise broken_off(self._server)
         version = answer.value.get("protocolVersion")
@@ -275,14 +274,14 @@ class Legacy:
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
         headers["accept"] = EVENT_STREAM
         exchange = Exchange(self._server, "", SILENT, aside=aside, asked=asked)
-        response = await self._transport.request("GET", self._server.url, headers)
-        async with released(response):
-            if response.status == 404 and session.session_id is not None:
-                raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
-            if response.status != 200 or response.content_type != EVENT_STREAM:
-                return False
+        response = await self._transport.request("GET", self._transport.url, headers)
+        if response.status == 200 and response.content_type == EVENT_STREAM:
             await exchange.read(self._transport, response, session=False)
-        return True
+            return True
+        response.close()
+        if response.status == 404 and session.session_id is not None:
+            raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
+        return False
 
     async def close(self, session: UpstreamSession) -> None:
         """Ends an upstream session; an upstream that does not answer is left to forget it by itself."""
@@ -291,7 +290,7 @@ class Legacy:
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
         try:
             async with asyncio.timeout(2.0):
-                response = await self._transport.request("DELETE", self._server.url, headers)
+                response = await self._transport.request("DELETE", self._transport.url, headers)
                 response.close()
         except (TimeoutError, UpstreamUnavailable):
             return

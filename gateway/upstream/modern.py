@@ -14,7 +14,7 @@ from gateway.policy.pipeline import CallPermit
 from gateway.upstream import wire
 from gateway.upstream.exchange import Aside, Exchange
 from gateway.upstream.permits import HousekeepingPermit
-from gateway.upstream.transport import Transport, UnknownOutcome, released
+from gateway.upstream.transport import Transport, UnknownOutcome
 
 _IDEMPOTENT = frozenset({"prompts/get", "resources/read", "completion/complete"})
 
@@ -102,9 +102,8 @@ class Modern:
         await self._send(exchange, wire.modern_headers(method, params), body)
 
     async def _send(self, exchange: Exchange, headers: Mapping[str, str], body: bytes) -> Answer:
-        response = await self._transport.request("POST", self._server.url, headers, body)
-        async with released(response):
-            answer = await exchange.read(self._transport, response, session=False)
+        response = await self._transport.request("POST", self._transport.url, headers, body)
+        answer = await exchange.read(self._transport, response, session=False)
         if answer is None:
             raise broken_off(self._server)
         return answer

@@ -30,6 +30,7 @@ FIRST_LIST_SECONDS: Final = 1.5
 QUIET_SECONDS: Final = 0.4
 """It stops waiting earlier when no upstream has answered for this long."""
 
+
 class Pool:
     """One `Upstream` and one `Discovery` per server version."""
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Final
 
 import aiohttp
-from multidict import CIMultiDict
+from yarl import URL
 
 from catalogue.model import Server
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
@@ -33,6 +32,7 @@ class Transport:
     def __init__(self, server: Server, tls: ssl.SSLContext) -> None:
         self._server = server
         self._tls = tls
+        self.url = URL(server.url)
         self._session: aiohttp.ClientSession | None = None
 
     def _open(self) -> aiohttp.ClientSession:
@@ -52,7 +52,7 @@ class Transport:
         return self._session
 
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+        self, method: str, url: str | URL, headers: Mapping[str, str], body: bytes | None = None
     ) -> aiohttp.ClientResponse:
         """Sends one request and returns when the answer's headers are here. The caller releases it.
 
@@ -62,9 +62,7 @@ class Transport:
         """
         slug = self._server.slug
         try:
-            return await self._open().request(
-                method, url, data=body, headers=CIMultiDict(headers), allow_redirects=False
-            )
+            return await self._open().request(method, url, data=body, headers=headers, allow_redirects=False)
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamUnavailable(slug, f"The server {slug} cannot be reached.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -110,19 +108,12 @@ class Transport:
             self._session = None
 
 
-@asynccontextmanager
-async def released(response: aiohttp.ClientResponse) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Gives the connection back when its body was read, and closes it when it was not (that is the cancel signal)."""
-    try:
-        yield response
-    except BaseException:
-        response.close()
-        raise
+def settle(response: aiohttp.ClientResponse) -> None:
+    """Gives the connection back if its body was read, and closes it if it was not (that is the cancel signal)."""
+    if response.content.at_eof():
+        response.release()
     else:
-        if response.content.at_eof():
-            response.release()
-        else:
-            response.close()
+        response.close()
 
 
 class Bulkhead:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -45,9 +44,7 @@ class Era(StrEnum):
 class Upstream:
     """Everything this process has of one upstream."""
 
-    def __init__(
-        self, server: Server, tls: ssl.SSLContext, registry: SessionRegistry, announce: Announce
-    ) -> None:
+    def __init__(self, server: Server, tls: ssl.SSLContext, registry: SessionRegistry, announce: Announce) -> None:
         self.server = server
         self.era: Era | None = None
         self._has_sessions: bool | None = None
@@ -74,30 +71,30 @@ class Upstream:
         def aside(method: str, params: dict[str, Any]) -> None:
             self._announce(self.server, method, params, holder_key)
 
-        async with self._bulkhead, self._deadline():
-            era = await self.era_for(call.caller)
+        async with self._bulkhead:
             try:
-                return await self._forward(era, permit, outlet, aside)
-            except NotSpoken as error:
-                if error.status in _NO_VERDICT or error.status >= 500:
-                    raise
-                return await self._forward(await self._another_era(era, error), permit, outlet, aside)
-            except UpstreamRefused as error:
-                if error.code != -32020 or era is not Era.MODERN or self.relist is None:
-                    raise
-                # The upstream's schema names other headers than the one we know. It rejected before running anything.
-                await self.relist()
-                return await self._forward(era, _with_current_item(permit, self.find_item), outlet, aside)
+                async with asyncio.timeout(self.server.deadline):
+                    return await self._attempt(permit, outlet, aside)
+            except TimeoutError as error:
+                within = f"{self.server.deadline:g} s"
+                slug = self.server.slug
+                raise UpstreamTimeout(slug, f"The server {slug} did not answer within {within}.") from error
 
-    @asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
+    async def _attempt(self, permit: CallPermit, outlet: Outlet, aside: Aside) -> Answer:
+        call = permit.call
+        era = await self.era_for(call.caller)
         try:
-            async with asyncio.timeout(self.server.deadline):
-                yield
-        except TimeoutError as error:
-            slug = self.server.slug
-            within = f"{self.server.deadline:g} s"
-            raise UpstreamTimeout(slug, f"The server {slug} did not answer within {within}.") from error
+            return await self._forward(era, permit, outlet, aside)
+        except NotSpoken as error:
+            if error.status in _NO_VERDICT or error.status >= 500:
+                raise
+            return await self._forward(await self._another_era(era, error), permit, outlet, aside)
+        except UpstreamRefused as error:
+            if error.code != -32020 or era is not Era.MODERN or self.relist is None:
+                raise
+            # The upstream's schema names other headers than the one we know. It rejected before running anything.
+            await self.relist()
+            return await self._forward(era, _with_current_item(permit, self.find_item), outlet, aside)
 
     async def _forward(self, era: Era, permit: CallPermit, outlet: Outlet, aside: Aside) -> Answer:
         match era:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -39,15 +38,13 @@ _INTERACTIVE: Final = ("elicitation", "sampling", "roots")
 
 def new_id() -> str:
     """A request id that no other replica on the same upstream session will use."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def bridgeable(caller: Caller, server: Server) -> dict[str, Any]:
     """What may be declared to the upstream: what this client declared, we can carry, and policy allows."""
     allowed = {"elicitation": True, "sampling": server.allow_sampling, "roots": server.allow_roots}
-    return {
-        name: caller.capabilities[name] for name in _INTERACTIVE if allowed[name] and name in caller.capabilities
-    }
+    return {name: caller.capabilities[name] for name in _INTERACTIVE if allowed[name] and name in caller.capabilities}
 
 
 def modern_body(

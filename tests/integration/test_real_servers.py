@@ -1,17 +1,17 @@
 """Servers that other people wrote, seven at once behind one gateway, answer as they do over stdio.
 
-Each test runs on three routes: straight to the server's stdio, which shows that the expectation is right, and through
-the gateway's `/mcp` with a client of either era. The npm servers speak 2025-11-25 only, the PyPI ones both eras.
+Each test runs through the gateway's `/mcp` with a client of either era, and in the long runs straight to the server's
+stdio too: when that fails, the server has changed, not the gateway. The npm servers speak 2025-11-25, the PyPI ones both.
 """
 
 import base64
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from mcp import Client
 from mcp_types import (
     BlobResourceContents,
     CallToolResult,
@@ -42,11 +42,15 @@ def front(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endp
         yield endpoint
 
 
-@pytest.fixture(params=["stdio", "gateway, modern client", "gateway, legacy client"])
+STDIO = pytest.param("stdio", marks=pytest.mark.slow)
+MODERN, LEGACY = "gateway, modern client", "gateway, legacy client"
+
+
+@pytest.fixture(params=[STDIO, MODERN, LEGACY])
 def route(request: pytest.FixtureRequest, desk: Desk) -> Route:
     # Only the routes through the gateway need one; it is not started for the other.
     endpoint = None if request.param == "stdio" else request.getfixturevalue("front")
-    return Route(desk, endpoint, "legacy" if "legacy" in request.param else "auto")
+    return Route(desk, endpoint, "legacy" if request.param == LEGACY else "auto")
 
 
 def text_of(result: CallToolResult) -> str:
@@ -61,58 +65,62 @@ def told_of(tool: Tool) -> dict[str, Any]:
     return tool.model_dump(include={"title", "description", "input_schema", "output_schema", "annotations"})
 
 
-async def tools_of(client: Client) -> dict[str, Tool]:
-    listed = (await client.list_tools()).tools
-    tools = {tool.name: tool for tool in listed}
-    assert len(tools) == len(listed), "two tools have one name"
-    return tools
+@dataclass
+class Offer:
+    """All that the seven servers offer when each is asked over stdio, under the names the gateway must give it."""
+
+    tools: dict[str, Tool] = field(default_factory=dict)
+    never_shown: set[str] = field(default_factory=set)
+    """Tools that can only run as a task of the 2025-11-25 dialect, which the gateway does not speak."""
+    for_some: set[str] = field(default_factory=set)
+    """Tools that a server offers only to a client that can ask its user."""
+    prompts: set[str] = field(default_factory=set)
+    resources: set[str] = field(default_factory=set)
+    templates: set[str] = field(default_factory=set)
 
 
-async def test_the_tools_of_seven_servers_are_listed_together_without_a_collision(desk: Desk, front: Endpoint) -> None:
-    always: dict[str, Tool] = {}
-    sometimes: dict[str, Tool] = {}
+@pytest.fixture(scope="module")
+async def offer(desk: Desk) -> Offer:
+    found = Offer()
     for slug, command in desk.commands.items():
         async with over_stdio(command) as client:
-            for name, tool in (await tools_of(client)).items():
-                sometimes[f"{slug}__{name}"] = tool
-        async with over_stdio(command, answers=False) as client:
-            # The gateway does not show a tool that can only run as a task of the 2025-11-25 dialect.
-            shown = {n: t for n, t in (await tools_of(client)).items() if not must_be_a_task(t)}
-            always |= {f"{slug}__{name}": tool for name, tool in shown.items()}
-    assert len({name.partition("__")[0] for name in always}) == 7
-
-    for era in ("auto", "legacy"):
-        async with over_http(front, era) as client:
-            seen = await tools_of(client)
-        # One server offers more to a client that can ask its user, and which of that is shown is the gateway's choice.
-        assert always.keys() <= seen.keys() <= sometimes.keys()
-        assert "everything__simulate-research-query" not in seen
-        assert {name: told_of(tool) for name, tool in seen.items()} == {name: told_of(sometimes[name]) for name in seen}
+            tools = {f"{slug}__{tool.name}": tool for tool in (await client.list_tools()).tools}
+            if client.server_capabilities.prompts:
+                found.prompts |= {f"{slug}__{one.name}" for one in (await client.list_prompts()).prompts}
+            if client.server_capabilities.resources:
+                found.resources |= {f"{slug}+{one.uri}" for one in (await client.list_resources()).resources}
+                templates = (await client.list_resource_templates()).resource_templates
+                found.templates |= {f"{slug}+{one.uri_template}" for one in templates}
+        found.tools |= tools
+        found.never_shown |= {name for name, tool in tools.items() if must_be_a_task(tool)}
+    async with over_stdio(desk.commands["everything"], answers=False) as client:
+        always = {f"everything__{tool.name}" for tool in (await client.list_tools()).tools}
+    found.for_some = {name for name in found.tools if name.startswith("everything__")} - always
+    assert len({name.partition("__")[0] for name in found.tools}) == 7
+    assert found.never_shown == {"everything__simulate-research-query"}
+    assert (len(found.prompts), len(found.resources), len(found.templates)) == (5, 8, 2)
+    return found
 
 
 def must_be_a_task(tool: Tool) -> bool:
     return tool.execution is not None and tool.execution.task_support == "required"
 
 
-async def test_prompts_resources_and_templates_of_all_servers_are_listed_together(desk: Desk, front: Endpoint) -> None:
-    prompts, resources, templates = [], [], []
-    for slug in ("everything", "memory", "fetch"):
-        async with over_stdio(desk.commands[slug]) as client:
-            capabilities = client.server_capabilities
-            if capabilities.prompts:
-                prompts += [f"{slug}__{one.name}" for one in (await client.list_prompts()).prompts]
-            if capabilities.resources:
-                resources += [f"{slug}+{one.uri}" for one in (await client.list_resources()).resources]
-                listed = (await client.list_resource_templates()).resource_templates
-                templates += [f"{slug}+{one.uri_template}" for one in listed]
-    assert (len(prompts), len(resources), len(templates)) == (5, 8, 2)
-
-    for era in ("auto", "legacy"):
-        async with over_http(front, era) as client:
-            assert sorted(one.name for one in (await client.list_prompts()).prompts) == sorted(prompts)
-            assert sorted(one.uri for one in (await client.list_resources()).resources) == sorted(resources)
-            seen = (await client.list_resource_templates()).resource_templates
-            assert sorted(one.uri_template for one in seen) == sorted(templates)
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+async def test_seven_servers_are_listed_together_without_a_collision(offer: Offer, front: Endpoint, era: str) -> None:
+    async with over_http(front, era) as client:
+        tools = (await client.list_tools()).tools
+        prompts = (await client.list_prompts()).prompts
+        resources = (await client.list_resources()).resources
+        templates = (await client.list_resource_templates()).resource_templates
+    names = [tool.name for tool in tools]
+    assert len(names) == len(set(names))
+    # Which of the tools for some clients are shown is the gateway's choice; no other may be missing or added.
+    assert set(names) | offer.for_some == (offer.tools.keys() | offer.for_some) - offer.never_shown
+    assert {tool.name: told_of(tool) for tool in tools} == {name: told_of(offer.tools[name]) for name in names}
+    assert sorted(one.name for one in prompts) == sorted(offer.prompts)
+    assert sorted(one.uri for one in resources) == sorted(offer.resources)
+    assert sorted(one.uri_template for one in templates) == sorted(offer.templates)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +220,12 @@ async def test_a_prompt_is_filled_in_and_its_arguments_complete(route: Route) ->
     assert offered.completion.values == ["Sales", "Support"]
 
 
+NOT_YET = pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="a handshake-era server cannot ask a client without a session yet"
+)
+
+
+@pytest.mark.parametrize("route", [STDIO, LEGACY, pytest.param(MODERN, marks=NOT_YET)], indirect=True)
 async def test_a_server_asks_the_person_in_front_of_the_client(route: Route) -> None:
     async with route.to("everything") as everything:
         result = await everything.call("trigger-elicitation-request", {})

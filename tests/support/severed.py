@@ -23,6 +23,7 @@ class Wire:
         self._open = asyncio.Event()
         self._open.set()
         self.url = ""
+        self.accepted = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -55,6 +56,7 @@ class Wire:
             writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._socket)
         self._writers |= {writer, upstream_writer}
         for source, target in ((reader, upstream_writer), (upstream_reader, writer)):
