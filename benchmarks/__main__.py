@@ -91,6 +91,8 @@ def main() -> int:
             uvloop.run(measure(bench, chosen.only))
     finally:
         processes.stop_all()
+        for name in names:
+            TARGETS[name]().clean(scratch)
         shutil.rmtree(scratch, ignore_errors=True)
     result = summary(bench)
     OUT.mkdir(exist_ok=True)

@@ -12,7 +12,8 @@ from typing import Final
 from benchmarks import processes
 from benchmarks.loops import Load
 from benchmarks.processes import Cores
-from benchmarks.targets import TARGETS, Running, Target, UnavailableError, own_program
+from benchmarks.target import Running, Target, UnavailableError, own_program
+from benchmarks.targets import TARGETS
 from benchmarks.wire import PROTOCOLS, Protocol
 
 UPSTREAMS: Final = 100

@@ -9,7 +9,7 @@ from benchmarks.bench import Bench, Window
 from benchmarks.load import Client, LoadError, clients
 from benchmarks.loops import closed_loop, open_loop
 from benchmarks.processes import memory_kib
-from benchmarks.targets import Running, UnavailableError, tool_named
+from benchmarks.target import Running, UnavailableError, tool_named
 from benchmarks.wire import LEGACY, Protocol
 
 # Time for what a program does after it has answered, so that work put off is still counted.

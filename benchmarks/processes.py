@@ -168,6 +168,17 @@ def cpu(roots: Iterable[int]) -> Cpu:
     return Cpu(seconds, frozenset(database))
 
 
+def lifetime_cpu(roots: Iterable[int]) -> float:
+    """User plus system seconds that a tree has used in all, children that have ended included."""
+    ticks = 0
+    for pid in tree(roots):
+        with contextlib.suppress(OSError):
+            ticks += sum(
+                int(value) for value in (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[11:15]
+            )
+    return ticks / TICKS
+
+
 def memory_kib(roots: Iterable[int], *, files: bool = False) -> tuple[int, int]:
     """Memory of a tree in KiB: of everything but Postgres, and of Postgres alone; pages in common are divided up.
 

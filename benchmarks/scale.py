@@ -10,7 +10,7 @@ from benchmarks.bench import TOOLS_EACH, UPSTREAMS, Bench
 from benchmarks.load import Client, LoadError, clients, connect, connect_more, numbers
 from benchmarks.loops import Load, open_loop
 from benchmarks.processes import memory_kib
-from benchmarks.targets import Running, UnavailableError, tool_named
+from benchmarks.target import Running, UnavailableError, tool_named
 from benchmarks.wire import LEGACY, Protocol, Reply, call_template, message
 
 # Opened before the counted ones, so that pools and tables that grow in steps have grown already.
@@ -63,7 +63,12 @@ async def measure_list(bench: Bench) -> None:
             bench.give_up(f"{running.name}:list", error)
             bench.stop(running)
             continue
-        bench.note(running.name, start_100_upstreams_s=running.start_seconds, first_list_100_upstreams_s=seconds)
+        bench.note(
+            running.name,
+            start_100_upstreams_s=running.start_seconds,
+            start_100_upstreams_cpu_s=running.start_cpu_seconds,
+            first_list_100_upstreams_s=seconds,
+        )
         spent[running] = 0.0
     bench.say(f"CPU per list of {UPSTREAMS * TOOLS_EACH} tools: {bench.plan.rounds} rounds")
     for number in range(bench.plan.rounds + 1):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from catalogue.model import Item, Server
 from gateway import jsonrpc
@@ -161,6 +163,19 @@ class Outlet(Protocol):
 
     def opened(self) -> None:
         """The upstream will take its time: the stream may be opened now."""
+
+
+_PROCESS: Final = os.urandom(12).hex()
+_COUNT = itertools.count(int.from_bytes(os.urandom(4), "big"))
+
+
+def new_id() -> str:
+    """An id of a call or of a request to an upstream: unlike any other of this process and of any other replica.
+
+    It names, it opens nothing: what must not be guessed is sealed. So 96 random bits per process and a count will do,
+    at a tenth of the price of a fresh random number per id.
+    """
+    return f"{_PROCESS}{next(_COUNT):08x}"
 
 
 class Outcome(StrEnum):

@@ -9,7 +9,6 @@ dispatch    result for the client's revision
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from gateway.bridge import federation, results
 from gateway.bridge.lists import Lists, Page
 from gateway.bridge.request_state import RequestStates
 from gateway.bridge.watching import Watching
-from gateway.calls import Answer, Call, Caller, Method, Outlet, Round
+from gateway.calls import Answer, Call, Caller, Method, Outlet, Round, new_id
 from gateway.errors import GatewayError, InvalidParams, UnknownMethod, UnknownName, UnknownResource, UpstreamRefused
 from gateway.policy.pipeline import Pipeline
 from gateway.upstream.pool import Pool
@@ -217,7 +216,7 @@ def _call(
             raise InvalidParams("_meta.progressToken: must be a string or an integer")
         kept = {key: meta[key] for key in _TRACE if key in meta}
     return Call(
-        id=os.urandom(16).hex(),
+        id=new_id(),
         caller=caller,
         method=method,
         server=server,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -81,4 +82,6 @@ def worker(config: Path | None, host: str, port: int, fd: int, state_dir: Path, 
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(grace),
     )
+    gc.collect()
+    gc.freeze()  # what was imported stays: collections need not walk it again
     uvloop.run(_Server(server, gateway).serve([listening]))

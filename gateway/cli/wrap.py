@@ -94,7 +94,7 @@ async def _serve(
 ) -> None:
     async with Children(command, limit=limit, idle=idle) as children:
         config = uvicorn.Config(
-            Endpoint(children, hosts), lifespan="off", log_level="warning", timeout_graceful_shutdown=5
+            Endpoint(children, hosts), lifespan="off", ws="none", log_level="warning", timeout_graceful_shutdown=5
         )
         await _Server(config, children, ready).serve(sockets=[listener])
 

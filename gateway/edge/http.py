@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Final
 
 Scope = MutableMapping[str, Any]
@@ -126,6 +127,7 @@ class Request:
             raise ClientGone from error
 
 
+@lru_cache(maxsize=256)
 def accepts(header: str | None, *kinds: str) -> bool:
     """Does an Accept header take every one of these media types? A missing header takes none (MCP requires it)."""
     if header is None:

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.errors import GatewayError, StorageUnavailable
+from gateway.errors import GatewayError
 from gateway.sessions.changes import EVERYTHING
 from gateway.storage.engine import Database
 
@@ -33,7 +33,8 @@ _HEALTHY_FOR = 3 * _BEAT  # a beat that came and two that did not
 _DEAD_AFTER = 3.0
 _LONGEST_BACKOFF = 2.0
 _LONGEST_QUEUE = 20_000
-_LONGEST_ID = 2_000  # Postgres refuses payloads of 8,000 bytes
+_LONGEST_ID = 4_000  # Postgres refuses payloads of 8,000 bytes
+_DROP_ALL = {f"{EVERYTHING}:": None}
 _NOTIFY = text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
 
 log = structlog.get_logger()
@@ -56,7 +57,9 @@ class Changes:
         # What this process has sent comes back to it, from the backend that sent it; it was told already.
         self._echoes: Counter[tuple[int, str]] = Counter()
         self._heard_until = -math.inf
-        self._tasks: list[asyncio.Task[None]] = []
+        self._listener: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._stopping = False
 
     @property
     def healthy(self) -> bool:
@@ -76,45 +79,40 @@ class Changes:
 
     def publish(self, kind: str, id: str) -> None:  # noqa: A002 - it is one
         """Tells this process' subscribers at once and queues the change for the other replicas."""
-        if len(id) > _LONGEST_ID:
-            raise ValueError(f"the id of a change has at most {_LONGEST_ID} characters")
+        if len(id.encode()) > _LONGEST_ID or "\0" in id:
+            raise ValueError(f"the id of a change has at most {_LONGEST_ID} bytes and no NUL")
         self._tell(kind, id)
         if len(self._queue) >= _LONGEST_QUEUE:
-            # Rather than grow without bound while Postgres is away: whoever hears it drops all it remembers.
-            self._queue = {f"{EVERYTHING}:": None}
+            self._queue = dict(_DROP_ALL)  # rather than grow without bound while Postgres is away
         self._queue[f"{kind}:{id}"] = None
         self._queued.set()
 
     async def start(self) -> None:
         """Begins to listen and to send; returns when it first listens, or when that failed for now."""
         listening = asyncio.Event()
-        self._tasks = [
-            asyncio.create_task(self._listen(listening), name="changes-listen"),
-            asyncio.create_task(self._send(), name="changes-send"),
-        ]
-        wait = asyncio.create_task(listening.wait())
-        # A fault of ours ends the task; it must then end start too, which would wait for ever.
-        await asyncio.wait({wait, self._tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
-        wait.cancel()
-        if self._tasks[0].done():
-            await self.stop()
-            self._tasks[0].result()
+        self._stopping = False
+        self._sender = asyncio.create_task(self._send(), name="changes-send")
+        self._listener = asyncio.create_task(self._listen(listening), name="changes-listen")
+        await listening.wait()
 
     async def stop(self) -> None:
-        """Sends what is queued, if Postgres takes it, and ends."""
-        for task in self._tasks:
+        """Sends what is queued, if Postgres takes it within a second, and ends."""
+        self._stopping = True
+        self._queued.set()
+        if self._sender is not None:
+            # Not cancelled at once: what is under way would have to be sent again.
+            await asyncio.wait({self._sender}, timeout=1.0)
+        tasks = [task for task in (self._listener, self._sender) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._heard_until = -math.inf
-        with contextlib.suppress(StorageUnavailable, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._send_queued()
 
     # --- sending
 
     async def _send(self) -> None:
         failures = 0
-        while True:
+        while not self._stopping or self._queue:
             await self._queued.wait()
             try:
                 await self._send_queued()
@@ -123,6 +121,12 @@ class Changes:
             except GatewayError as error:
                 failures += 1
                 log.warning("changes_not_sent", waiting=len(self._queue), error=str(error))
+                await asyncio.sleep(_backoff(failures))
+            except Exception:
+                # A fault of ours must not leave the others believing what has changed.
+                log.exception("changes_not_sent", waiting=len(self._queue))
+                failures += 1
+                self._queue = dict(_DROP_ALL)
                 await asyncio.sleep(_backoff(failures))
 
     async def _send_queued(self) -> None:
@@ -141,7 +145,8 @@ class Changes:
                 await connection.execute(_NOTIFY, {"channel": CHANNEL, "payloads": list(batch)})
         except BaseException:
             # Whether Postgres took it is unknown. Twice told is told; an echo taken for a stranger's only costs a look.
-            self._echoes -= Counter(sent)
+            for echo in sent:
+                self._expect_less(echo)
             self._queue = batch | self._queue
             self._queued.set()
             raise
@@ -153,17 +158,18 @@ class Changes:
         while True:
             try:
                 connection = await self._database.connect_apart()
-            except GatewayError as error:
-                log.warning("changes_not_heard", error=str(error))
-            else:
+                failures = 0
                 try:
-                    failures = 0
                     await self._hear(connection, listening)
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                    log.warning("changes_not_heard", error=type(error).__name__)
                 finally:
                     self._heard_until = -math.inf
                     connection.terminate()
+            except GatewayError as error:
+                log.warning("changes_not_heard", error=str(error))
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("changes_not_heard", error=type(error).__name__)
+            except Exception:
+                log.exception("changes_not_heard")
             listening.set()
             failures += 1
             await asyncio.sleep(_backoff(failures))
@@ -196,11 +202,17 @@ class Changes:
 
     def _heard(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
         change = str(payload)
-        if (pid, change) in self._echoes:
-            self._echoes -= Counter([(pid, change)])
+        if self._echoes[pid, change] > 0:
+            self._expect_less((pid, change))
             return
         kind, _, changed = change.partition(":")
         self._tell(kind, changed)
+
+    def _expect_less(self, echo: tuple[int, str]) -> None:
+        if self._echoes[echo] > 1:
+            self._echoes[echo] -= 1
+        else:
+            self._echoes.pop(echo, None)
 
     def _tell(self, kind: str, changed: str) -> None:
         for callback in tuple(self._subscribers.get(kind, ())):

@@ -19,7 +19,7 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from catalogue.model import Server
 from gateway import jsonrpc
-from gateway.calls import Answer, Call, Message, MessageKind, Outlet
+from gateway.calls import Answer, Call, Message, MessageKind, Outlet, new_id
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.policy.pipeline import CallPermit
 from gateway.upstream import wire
@@ -104,7 +104,7 @@ class Connection:
         """Posts one request and waits for its answer on the standing GET."""
         if not self.alive and method != Housekeeping.INITIALIZE:
             raise UnknownOutcome(self._server.slug, f"The stream of the server {self._server.slug} ended.")
-        request_id = wire.new_id()
+        request_id = new_id()
         if call is not None and (meta := wire.call_meta(call, request_id, modern=False)):
             params = {**params, "_meta": meta}
 

@@ -11,7 +11,7 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from catalogue.model import Server
 from gateway import jsonrpc
-from gateway.calls import Answer, Caller, Message, MessageKind, Outlet
+from gateway.calls import Answer, Caller, Message, MessageKind, Outlet, new_id
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.policy.pipeline import CallPermit
 from gateway.sessions.model import UpstreamSession, UpstreamSessions
@@ -62,7 +62,7 @@ class Legacy:
 
     async def _once(self, permit: CallPermit, session: UpstreamSession, outlet: Outlet, aside: Aside) -> Answer:
         call = permit.call
-        request_id = wire.new_id()
+        request_id = new_id()
         params = dict(call.params)
         if meta := wire.call_meta(call, request_id, modern=False):
             params["_meta"] = meta
@@ -214,7 +214,7 @@ class Legacy:
     async def handshake(self, capabilities: Mapping[str, Any]) -> tuple[UpstreamSession, Answer]:
         """As `open`, with the result of `initialize` too."""
         offered = LATEST_HANDSHAKE_VERSION if self._server.protocol == "auto" else self._server.protocol
-        request_id = wire.new_id()
+        request_id = new_id()
         body = wire.legacy_body(
             Housekeeping.INITIALIZE,
             request_id,
@@ -239,7 +239,7 @@ class Legacy:
         self, session: UpstreamSession, permit: HousekeepingPermit, params: Mapping[str, Any]
     ) -> Answer:
         """Sends a request that carries nothing of any caller."""
-        request_id = wire.new_id()
+        request_id = new_id()
         exchange = Exchange(self._server, request_id, SILENT, aside=_ignore)
         body = wire.legacy_body(permit.method.value, request_id, params)
         return await self._exchange(session, exchange, body, SILENT)
@@ -247,7 +247,7 @@ class Legacy:
     async def subscribe(self, wanted: Sequence[tuple[CallPermit, str]], session: UpstreamSession) -> None:
         """Subscribes the session to resources, each under the permit of the client's own subscription."""
         for _permit, uri in wanted:
-            request_id = wire.new_id()
+            request_id = new_id()
             exchange = Exchange(self._server, request_id, SILENT, aside=_ignore)
             body = wire.legacy_body("resources/subscribe", request_id, {"uri": uri})
             await self._exchange(session, exchange, body, SILENT)

@@ -8,7 +8,7 @@ from typing import Any
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from catalogue.model import Server
-from gateway.calls import Answer, Call, Message, Outlet
+from gateway.calls import Answer, Call, Message, Outlet, new_id
 from gateway.errors import UpstreamError, UpstreamRefused, UpstreamUnavailable
 from gateway.policy.pipeline import CallPermit
 from gateway.upstream import wire
@@ -60,7 +60,7 @@ class Modern:
             return await self._once(call, outlet, aside)
 
     async def _once(self, call: Call, outlet: Outlet, aside: Aside) -> Answer:
-        request_id = wire.new_id()
+        request_id = new_id()
         params = dict(call.params)
         if call.round.inner is not None:
             params["requestState"] = call.round.inner
@@ -87,7 +87,7 @@ class Modern:
     async def housekeep(self, permit: HousekeepingPermit, params: Mapping[str, Any]) -> Answer:
         """Sends a request that carries nothing of any caller."""
         method = permit.method.value
-        request_id = wire.new_id()
+        request_id = new_id()
         body = wire.modern_body(method, request_id, params, capabilities=_DISCOVERY_CAPABILITIES)
         exchange = Exchange(self._server, request_id, SILENT, aside=_ignore)
         return await self._send(exchange, wire.modern_headers(method, params), body)
@@ -95,7 +95,7 @@ class Modern:
     async def listen(self, permit: HousekeepingPermit, notifications: Mapping[str, Any], aside: Aside) -> None:
         """Holds a `subscriptions/listen` until the upstream ends it."""
         method = permit.method.value
-        request_id = wire.new_id()
+        request_id = new_id()
         params = {"notifications": notifications}
         body = wire.modern_body(method, request_id, params, capabilities={})
         exchange = Exchange(self._server, request_id, SILENT, aside=aside)

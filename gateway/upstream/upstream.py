@@ -41,6 +41,31 @@ class Era(StrEnum):
     HTTP_SSE = "http+sse"
 
 
+class Deadline:
+    """Cancels the current task after some seconds. What `asyncio.timeout` does at a third of its price per call."""
+
+    __slots__ = ("_handle", "_passed", "_task")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - calls run in tasks
+        self._task = task
+        self._passed = False
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._pass)
+
+    def _pass(self) -> None:
+        self._passed = True
+        self._task.cancel()
+
+    def passed(self) -> bool:
+        """Was it the deadline that cancelled, and nobody else beside it? Takes the cancellation back then."""
+        return self._passed and self._task.uncancel() == 0
+
+    def cancel(self) -> None:
+        """The work is done in time."""
+        self._handle.cancel()
+
+
 class Upstream:
     """Everything this process has of one upstream."""
 
@@ -71,14 +96,17 @@ class Upstream:
         def aside(method: str, params: dict[str, Any]) -> None:
             self._announce(self.server, method, params, holder_key)
 
+        deadline = Deadline(self.server.deadline)
         async with self._bulkhead:
             try:
-                async with asyncio.timeout(self.server.deadline):
-                    return await self._attempt(permit, outlet, aside)
-            except TimeoutError as error:
-                within = f"{self.server.deadline:g} s"
-                slug = self.server.slug
-                raise UpstreamTimeout(slug, f"The server {slug} did not answer within {within}.") from error
+                return await self._attempt(permit, outlet, aside)
+            except asyncio.CancelledError:
+                if not deadline.passed():
+                    raise
+            finally:
+                deadline.cancel()
+        slug = self.server.slug
+        raise UpstreamTimeout(slug, f"The server {slug} did not answer within {self.server.deadline:g} s.")
 
     async def _attempt(self, permit: CallPermit, outlet: Outlet, aside: Aside) -> Answer:
         call = permit.call

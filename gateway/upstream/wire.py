@@ -36,11 +36,6 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})$")
 _INTERACTIVE: Final = ("elicitation", "sampling", "roots")
 
 
-def new_id() -> str:
-    """A request id that no other replica on the same upstream session will use."""
-    return os.urandom(16).hex()
-
-
 def bridgeable(caller: Caller, server: Server) -> dict[str, Any]:
     """What may be declared to the upstream: what this client declared, we can carry, and policy allows."""
     allowed = {"elicitation": True, "sampling": server.allow_sampling, "roots": server.allow_roots}

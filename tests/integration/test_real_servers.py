@@ -1,7 +1,7 @@
 """Servers that other people wrote, seven at once behind one gateway, answer as they do over stdio.
 
 Each test runs through the gateway's `/mcp` with a client of either era, and in the long runs straight to the server's
-stdio too: when that fails, the server has changed, not the gateway. The npm servers speak 2025-11-25, the PyPI ones both.
+stdio too: when that fails, the server has changed, not the gateway. npm servers speak 2025-11-25, PyPI ones both eras.
 """
 
 import base64
@@ -24,8 +24,8 @@ from mcp_types import (
     Tool,
 )
 
-from tests.servers.routes import Desk, Route, laid_out, over_http, over_stdio
-from tests.support.foreign import Endpoint, gateway, wrapped
+from tests.servers.routes import Desk, Route, ada_answers, laid_out, over_stdio
+from tests.support.foreign import Endpoint, client_of, gateway, wrapped
 
 pytestmark = pytest.mark.servers
 
@@ -108,7 +108,7 @@ def must_be_a_task(tool: Tool) -> bool:
 
 @pytest.mark.parametrize("era", ["auto", "legacy"])
 async def test_seven_servers_are_listed_together_without_a_collision(offer: Offer, front: Endpoint, era: str) -> None:
-    async with over_http(front, era) as client:
+    async with client_of(front, era, ada_answers) as client:
         tools = (await client.list_tools()).tools
         prompts = (await client.list_prompts()).prompts
         resources = (await client.list_resources()).resources

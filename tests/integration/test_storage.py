@@ -248,7 +248,7 @@ async def test_a_postgres_that_went_away_is_unavailable_and_one_that_came_back_c
         lambda: ApiKeys(PostgresKeyStore(database), ring, changes, clock=time.time).authenticate(generate()[1]),
         lambda: log.append(session.id, "a", 2, b"x"),
         lambda: log.read(session.id, "a", 0),
-        lambda: definitions.load_all(),
+        definitions.load_all,
         lambda: migrate.status(away.url),
     ]
     for ask in asks:

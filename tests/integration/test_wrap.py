@@ -249,9 +249,10 @@ async def test_a_server_that_ignores_the_end_is_killed(monkeypatch: pytest.Monke
 
 
 async def test_an_idle_server_is_ended_but_not_while_a_client_listens() -> None:
-    async with wrapping(idle=0.2) as wrapped:
-        idle, listener = await wrapped.session(), await wrapped.session()
+    async with wrapping(idle=1.5) as wrapped:
+        listener = await wrapped.session()
         async with listener.listen():
+            idle = await wrapped.session()
             await gone(int(await idle.call("pid")))
             assert (await idle.post(tool("pid"))).status_code == 404
             assert int(await listener.call("pid"))

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from mcp import Client
 from mcp.client.client import ConnectMode
 from mcp.client.context import ClientRequestContext
 from mcp.client.stdio import StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
 from mcp_types import BlobResourceContents, CallToolResult, ElicitRequestParams, ElicitResult, TextResourceContents
 
-from tests.support.foreign import SERVERS, Endpoint, node_environment, python_environment
+from tests.support.foreign import SERVERS, Endpoint, client_of, node_environment, python_environment
 
 
 @dataclass(frozen=True)
@@ -70,18 +68,6 @@ async def over_stdio(command: tuple[str, ...], *, answers: bool = True) -> Async
         yield client
 
 
-@asynccontextmanager
-async def over_http(endpoint: Endpoint, era: ConnectMode) -> AsyncIterator[Client]:
-    """A client of the endpoint, with its key."""
-    async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {endpoint.key}"}, timeout=30) as http,
-        Client(
-            streamable_http_client(endpoint.url, http_client=http), mode=era, elicitation_callback=ada_answers
-        ) as client,
-    ):
-        yield client
-
-
 @dataclass(frozen=True)
 class Peer:
     """One server as a test talks to it: by the server's own names, over whichever route."""
@@ -117,5 +103,5 @@ class Route:
             async with over_stdio(self.desk.commands[slug]) as client:
                 yield Peer(client)
         else:
-            async with over_http(self.endpoint, self.era) as client:
+            async with client_of(self.endpoint, self.era, ada_answers) as client:
                 yield Peer(client, tool_prefix=f"{slug}__", uri_prefix=f"{slug}+")

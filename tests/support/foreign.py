@@ -4,6 +4,7 @@ An environment is made on first use from the lock file in its folder and used ag
 unchanged. Nothing here imports the gateway: it is started as its users start it.
 """
 
+import asyncio
 import fcntl
 import hashlib
 import json
@@ -16,14 +17,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import yaml
+from mcp import Client
+from mcp.client.client import ConnectMode
+from mcp.client.session import ElicitationFnT
+from mcp.client.streamable_http import streamable_http_client
 
 TESTS = Path(__file__).resolve().parents[1]
 CLIENTS = TESTS / "clients"
@@ -106,6 +112,21 @@ class Endpoint:
     key: str | None = None
     tool_prefix: str = ""
     uri_prefix: str = ""
+
+
+@asynccontextmanager
+async def client_of(
+    endpoint: Endpoint, era: ConnectMode, answers: ElicitationFnT | None = None
+) -> AsyncIterator[Client]:
+    """The SDK's own client at the endpoint; `answers` is who answers a server's questions, if anyone does."""
+    headers = {} if endpoint.key is None else {"Authorization": f"Bearer {endpoint.key}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        Client(
+            streamable_http_client(endpoint.url, http_client=http), mode=era, elicitation_callback=answers
+        ) as client,
+    ):
+        yield client
 
 
 def what_a_client_sees(name: str, endpoint: Endpoint, era: str, home: Path) -> dict[str, Any]:
@@ -256,7 +277,10 @@ def wrapped(commands: Mapping[str, Sequence[str | Path]], folder: Path) -> Itera
 
 @contextmanager
 def gateway(upstreams: Mapping[str, str], folder: Path) -> Iterator[Endpoint]:
-    """`mcp-gateway serve` in front of the upstreams (URL by slug), with a key; state and log are kept in `folder`."""
+    """`mcp-gateway serve` in front of the upstreams (URL by slug), from when its list of tools has some of each.
+
+    State and log are kept in `folder`.
+    """
     port = free_port()
     state = folder / "state"
     servers = [{"slug": slug, "versions": [{"version": "1", "url": url}]} for slug, url in upstreams.items()]
@@ -265,11 +289,18 @@ def gateway(upstreams: Mapping[str, str], folder: Path) -> Iterator[Endpoint]:
     address = ["--host", "127.0.0.1", "--port", str(port)]
     command = [str(GATEWAY_COMMAND), "serve", "--config", str(configuration), *address]
     environment = {"MCP_GATEWAY_STATE_DIR": str(state)}
-    told_in = state / "run.json"
-
-    def ready() -> bool:
-        return told_in.is_file() and ok(f"http://127.0.0.1:{port}/readyz")
-
-    with running(command, ready, folder / "gateway.log", environment):
+    log, told_in = folder / "gateway.log", state / "run.json"
+    with started(command, log, environment) as process:
+        ready = f"http://127.0.0.1:{port}/readyz"
+        wait_until(lambda: told_in.is_file() and ok(ready), process, log)
         told = json.loads(told_in.read_text())
-        yield Endpoint(url=told["endpoint"], key=told["key"])
+        endpoint = Endpoint(url=told["endpoint"], key=told["key"])
+        # A gateway is ready before the slowest of its upstreams has told what it has.
+        wait_until(lambda: asyncio.run(_listed_at(endpoint)) >= upstreams.keys(), process, log)
+        yield endpoint
+
+
+async def _listed_at(endpoint: Endpoint) -> set[str]:
+    """Slugs of the upstreams with a tool in the list."""
+    async with client_of(endpoint, "auto") as client:
+        return {tool.name.partition("__")[0] for tool in (await client.list_tools()).tools}

@@ -121,9 +121,13 @@ class Child(asyncio.SubprocessProtocol):
             del pending[: newline + 1]
             searched = 0
             self._line(fd, line)
-        if len(pending) > MAX_LINE:
-            pending.clear()
+        if len(pending) <= MAX_LINE:
+            return
+        if fd == STDERR:
+            self._tell(bytes(pending[:200]) + b" ... (a line without an end)")
+        else:
             self._leave(f"it wrote a line of more than {MAX_LINE} bytes")
+        pending.clear()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == STDIN:

@@ -176,10 +176,14 @@ async def test_what_changed_unheard_is_seen_after_reconnecting(cluster: Cluster)
     assert there.log_level == "error"
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["unknown there", "known there"])
 async def test_a_change_during_the_reading_of_a_session_is_not_overlooked(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     session = await cluster.open()
+    if known:
+        await cluster.other.resolve(session.id, "key:a", "")
+        await cluster.one.set_log_level(session, "debug")
     find, reading, changed = cluster.store.find, asyncio.Event(), asyncio.Event()
 
     async def slow(key: str) -> object:
@@ -196,6 +200,28 @@ async def test_a_change_during_the_reading_of_a_session_is_not_overlooked(
         changed.set()
         await resolving
     assert await gone(cluster.other, session)
+
+
+async def test_a_change_during_the_reading_of_a_principals_sessions_is_not_overlooked(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await cluster.one.for_principal("key:a", "")
+    find, reading, changed = cluster.store.find_upstreams, asyncio.Event(), asyncio.Event()
+
+    async def slow(key: str) -> object:
+        row = await find(key)
+        reading.set()
+        await changed.wait()
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.store, "find_upstreams", slow)
+        finding = asyncio.create_task(cluster.other.for_principal("key:a", ""))
+        await reading.wait()
+        await cluster.one.attach(here, GITHUB)
+        changed.set()
+        await finding
+    assert (await cluster.other.for_principal("key:a", "")).by_slug == {"github": GITHUB}
 
 
 async def test_one_reading_serves_all_who_ask_and_none_by_leaving_ends_it(cluster: Cluster) -> None:
