@@ -56,6 +56,7 @@ def arguments() -> argparse.Namespace:
 
 async def measure(bench: Bench, only: tuple[str, ...]) -> None:
     """The chosen measures, one kind after the other."""
+    await bench.start_upstream()
     if "cpu" in only or "latency" in only:
         ready = await lanes(bench)
         if "cpu" in only:
@@ -87,7 +88,6 @@ def main() -> int:
     bench = Bench(plan, processes.cores(), scratch, names)
     try:
         with processes.pinned(bench.cores.load):
-            bench.start_upstream()
             uvloop.run(measure(bench, chosen.only))
     finally:
         processes.stop_all()

@@ -1,5 +1,6 @@
 """What a run is made of: its plan, the machine it shares with others, and the windows it has measured."""
 
+import asyncio
 import contextlib
 import statistics
 import sys
@@ -12,7 +13,7 @@ from typing import Final
 from benchmarks import processes
 from benchmarks.loops import Load
 from benchmarks.processes import Cores
-from benchmarks.target import Running, Target, UnavailableError, own_program
+from benchmarks.target import Running, Target, UnavailableError, listening, own_program
 from benchmarks.targets import TARGETS
 from benchmarks.wire import PROTOCOLS, Protocol
 
@@ -112,11 +113,19 @@ class Bench:
     _running: list[Running] = field(default_factory=list)
     _started: int = 0
 
-    def start_upstream(self) -> None:
-        """Starts the server that stands behind every target."""
+    async def start_upstream(self) -> None:
+        """Starts the server that stands behind every target, and waits until it listens.
+
+        Raises:
+            UnavailableError: it does not start.
+        """
         self.upstream_port = processes.free_port()
-        command = own_program("upstream", self.upstream_port)
-        self._upstream = processes.start(command, self.cores.load, self.scratch / "upstream.log", {})
+        log = self.scratch / "upstream.log"
+        self._upstream = processes.start(own_program("upstream", self.upstream_port), self.cores.load, log, {})
+        while not await listening(self.upstream_port):
+            if processes.ended(self._upstream) is not None:
+                raise UnavailableError("the upstream did not start")
+            await asyncio.sleep(0.01)
 
     def upstreams(self, count: int) -> dict[str, str]:
         """The first `count` upstreams, {slug: url}."""

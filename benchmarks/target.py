@@ -68,12 +68,7 @@ class Target(ABC):
 
     async def ready(self, port: int, scratch: Path) -> tuple[Endpoint, tuple[int, ...]] | None:
         """Where it listens and which processes it owns besides its own tree, once it accepts connections."""
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return None
-        writer.close()
-        return Endpoint(port), ()
+        return (Endpoint(port), ()) if await listening(port) else None
 
     async def start(self, upstreams: dict[str, str], scratch: Path, cores: Cores, patience: float = 60.0) -> Running:
         """Starts it on the measured core and waits until it is ready.
@@ -100,6 +95,16 @@ class Target(ABC):
 
     def clean(self, scratch: Path) -> None:  # noqa: B027
         """Removes what the program leaves outside `scratch`, once it has ended."""
+
+
+async def listening(port: int) -> bool:
+    """Whether something accepts connections on a port of this machine."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def own_program(name: str, port: int, *arguments: str) -> list[str]:

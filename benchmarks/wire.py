@@ -101,7 +101,8 @@ class Reply:
         if (self.header("content-type") or "").startswith("text/event-stream"):
             answers = [line[5:].strip() for line in self.body.splitlines() if line.startswith(b"data:")]
         for answer in answers:
-            decoded = orjson.loads(answer) if answer else None
+            # A proxy's own error page is no JSON.
+            decoded = orjson.loads(answer) if answer.startswith(b"{") else None
             if isinstance(decoded, dict) and isinstance(decoded.get("result"), dict):
                 result: dict[str, Any] = decoded["result"]
                 return result

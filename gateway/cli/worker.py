@@ -17,6 +17,7 @@ import uvloop
 
 from gateway import settings as configuration
 from gateway.app import Gateway
+from gateway.edge.protocol import Protocol
 from gateway.keys import KeyRing
 from gateway.telemetry import logging as telemetry
 
@@ -70,7 +71,7 @@ def worker(config: Path | None, host: str, port: int, fd: int, state_dir: Path, 
     listening = socket.socket(fileno=fd)
     server = uvicorn.Config(
         gateway,
-        http="httptools",
+        http=Protocol,
         loop="uvloop",
         ws="none",
         lifespan="on",

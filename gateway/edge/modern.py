@@ -15,7 +15,7 @@ from mcp.shared.inbound import (
     unsupported_protocol_version_rejection,
     validate_mcp_param_headers,
 )
-from mcp_types import LOG_LEVEL_META_KEY, SERVER_INFO_META_KEY, methods
+from mcp_types import LOG_LEVEL_META_KEY, PROTOCOL_VERSION_META_KEY, SERVER_INFO_META_KEY, methods
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
@@ -42,15 +42,15 @@ Answerer = Callable[[Caller, Mapping[str, Any], Outlet], Awaitable[bytes]]
 
 
 def is_modern(headers: Mapping[str, str], message: object) -> bool:
-    """Is this request of the stateless era? The header decides; without one, an envelope that names a version does."""
+    """Is this request of the stateless era? Header or envelope says so; if they disagree, that is answered there."""
     version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
     if version in MODERN_PROTOCOL_VERSIONS:
         return True
-    if version in HANDSHAKE_PROTOCOL_VERSIONS or not isinstance(message, dict):
-        return False
-    params = message.get("params")
+    params = message.get("params") if isinstance(message, dict) else None
     meta = params.get("_meta") if isinstance(params, dict) else None
-    return isinstance(meta, dict) and "io.modelcontextprotocol/protocolVersion" in meta
+    if not isinstance(meta, dict) or PROTOCOL_VERSION_META_KEY not in meta:
+        return False
+    return version not in HANDSHAKE_PROTOCOL_VERSIONS or meta[PROTOCOL_VERSION_META_KEY] in MODERN_PROTOCOL_VERSIONS
 
 
 class Modern:

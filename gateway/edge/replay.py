@@ -36,13 +36,14 @@ class Logged:
     def __init__(self, stream_log: StreamLog, session_key: str, *, primed: bool) -> None:
         self._log = stream_log
         self._session = session_key
-        self._stream = secrets.token_hex(12)
+        self._stream = ""
         self._primed = primed
         self._written = 0
         self._kept = True
 
     async def start(self) -> bytes:
         """The priming event."""
+        self._stream = secrets.token_hex(12)
         try:
             await self._log.open(self._session, self._stream)
         except StorageUnavailable as error:

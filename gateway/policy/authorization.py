@@ -81,8 +81,7 @@ class Authorization:
 
     async def on_request(self, call: Call) -> Decision[Call]:
         """Asks the predicate that lists ask."""
-        upstream_name = call.item.upstream_name if call.item else str(call.params.get("uri", ""))
-        access = permits(call.caller.principal, call.server, call.item, upstream_name)
+        access = permits(call.caller.principal, call.server, call.item, _upstream_name(call))
         if isinstance(access, Hidden):
             error = absent(call.item, call.exposed_name)
             return Deny(AuthorizationReason.HIDDEN, str(error), answered_as=error)
@@ -90,6 +89,15 @@ class Authorization:
             lacking = errors.NeedsScope(access.missing)
             return Deny(AuthorizationReason.NEEDS_SCOPE, str(lacking), answered_as=lacking)
         return ALLOW
+
+
+def _upstream_name(call: Call) -> str:
+    """The upstream's own name or URI; without an item it is the URI that is read, or that a completion refers to."""
+    if call.item is not None:
+        return call.item.upstream_name
+    reference = call.params.get("ref")
+    found = reference if isinstance(reference, dict) else call.params
+    return str(found.get("uri", ""))
 
 
 def absent(item: Item | None, exposed_name: str) -> errors.GatewayError:

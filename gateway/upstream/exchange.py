@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiohttp
 import structlog
 
 from catalogue.model import Server
 from gateway import jsonrpc
 from gateway.calls import Answer, Message, MessageKind, Outlet
 from gateway.errors import UpstreamProtocolError, UpstreamRefused, UpstreamUnavailable
+from gateway.upstream.http1 import Response
 from gateway.upstream.sse import Event, EventParser, EventTooLarge
-from gateway.upstream.transport import EVENT_STREAM, JSON, Transport, settle
+from gateway.upstream.transport import EVENT_STREAM, JSON, Transport
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class Exchange:
         self.last_event_id: str | None = None
         self.retry: int | None = None
 
-    async def read(self, transport: Transport, response: aiohttp.ClientResponse, *, session: bool) -> Answer | None:
+    async def read(self, transport: Transport, response: Response, *, session: bool) -> Answer | None:
         """The result, or None when an event stream ended without it.
 
         Raises:
@@ -95,7 +95,7 @@ class Exchange:
                 return await self._stream(transport, response)
             body = await transport.read(response)
         finally:
-            settle(response)
+            response.settle()
         if session and response.status == 404:
             raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
         if response.status == 200 or (kind == JSON and 400 <= response.status < 500 and response.status not in _CLOSED):
@@ -106,7 +106,7 @@ class Exchange:
                     raise
         raise NotSpoken(self._server.slug, response.status)
 
-    async def _stream(self, transport: Transport, response: aiohttp.ClientResponse) -> Answer | None:
+    async def _stream(self, transport: Transport, response: Response) -> Answer | None:
         parser = EventParser(self._server.max_event_bytes)
         try:
             async for chunk in transport.chunks(response):

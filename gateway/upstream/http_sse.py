@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-import aiohttp
 from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from catalogue.model import Server
@@ -24,10 +23,11 @@ from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.policy.pipeline import CallPermit
 from gateway.upstream import wire
 from gateway.upstream.exchange import Aside, Exchange, NotSpoken
+from gateway.upstream.http1 import Response
 from gateway.upstream.modern import SILENT
 from gateway.upstream.permits import Housekeeping, HousekeepingPermit
 from gateway.upstream.sse import Event, EventParser, EventTooLarge
-from gateway.upstream.transport import EVENT_STREAM, Transport, UnknownOutcome
+from gateway.upstream.transport import EVENT_STREAM, Transport, UnknownOutcome, target_of
 
 CONNECTIONS: Final = 1000
 """Standing connections to one upstream; the least recently used goes first."""
@@ -69,9 +69,9 @@ class Connection:
             NotSpoken: no event stream here.
             UpstreamProtocolError: the endpoint is missing, or of another origin.
         """
-        response = await self._transport.request("GET", self._server.url, {"accept": EVENT_STREAM})
+        response = await self._transport.request("GET", self._transport.target, {"accept": EVENT_STREAM})
         if response.status != 200 or response.content_type != EVENT_STREAM:
-            response.close()
+            response.settle()
             raise NotSpoken(self._server.slug, response.status)
         named: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read(response, named), name=f"http+sse {self._server.slug}")
@@ -148,11 +148,11 @@ class Connection:
     async def _post(self, body: bytes) -> None:
         response = await self._transport.request("POST", self._address, wire.legacy_headers(None, None), body)
         status = response.status
-        response.release()
+        response.settle()
         if status >= 300:
             raise NotSpoken(self._server.slug, status)
 
-    async def _read(self, response: aiohttp.ClientResponse, named: asyncio.Future[str]) -> None:
+    async def _read(self, response: Response, named: asyncio.Future[str]) -> None:
         parser = EventParser(self._server.max_event_bytes)
         slug = self._server.slug
         failure: Exception = UnknownOutcome(slug, f"The stream of the server {slug} ended.")
@@ -167,7 +167,7 @@ class Connection:
             failure = UpstreamProtocolError(slug, f"The server {slug} broke the protocol on its event stream.")
             failure.__cause__ = error
         finally:
-            response.close()
+            response.settle()
             if not named.done():
                 named.set_exception(failure)
             for _, future in self._pending.values():
@@ -180,7 +180,7 @@ class Connection:
             slug = self._server.slug
             raise UpstreamProtocolError(slug, f"The server {slug} named an endpoint of another origin.")
         if not named.done():
-            named.set_result(address)
+            named.set_result(target_of(address))
 
     async def _message(self, data: bytes) -> None:
         decoded = jsonrpc.loads(data)

@@ -20,7 +20,7 @@ from gateway.upstream import wire
 from gateway.upstream.exchange import Aside, Exchange, NotSpoken, SessionLost
 from gateway.upstream.modern import SILENT, broken_off, repeatable
 from gateway.upstream.permits import Housekeeping, HousekeepingPermit
-from gateway.upstream.transport import EVENT_STREAM, Transport, UnknownOutcome, settle
+from gateway.upstream.transport import EVENT_STREAM, Transport, UnknownOutcome
 
 RESUMPTIONS: Final = 20
 """Reconnections in a row without a new event before a stream is given up."""
@@ -93,7 +93,7 @@ class Legacy:
 
     async def _exchange(self, session: UpstreamSession, exchange: Exchange, body: bytes, outlet: Outlet) -> Answer:
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
-        response = await self._transport.request("POST", self._transport.url, headers, body)
+        response = await self._transport.request("POST", self._transport.target, headers, body)
         answer = await exchange.read(self._transport, response, session=session.session_id is not None)
         fruitless = 0
         while answer is None:  # the stream ended first: 2025-11-25 servers may, and are polled with the last event id
@@ -111,7 +111,7 @@ class Legacy:
         headers["accept"] = EVENT_STREAM
         headers["last-event-id"] = exchange.last_event_id or ""
         try:
-            response = await self._transport.request("GET", self._transport.url, headers)
+            response = await self._transport.request("GET", self._transport.target, headers)
         except UpstreamUnavailable:
             return None
         try:
@@ -154,13 +154,13 @@ class Legacy:
             UpstreamUnavailable: it did not accept the message.
         """
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
-        response = await self._transport.request("POST", self._transport.url, headers, body)
+        response = await self._transport.request("POST", self._transport.target, headers, body)
+        status = response.status
         try:
-            status = response.status
-            if status == 202 or response.content_length:
+            if response.content_length:
                 await self._transport.read(response)
         finally:
-            settle(response)
+            response.settle()
         if status == 404 and session.session_id is not None:
             raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
         if status >= 300:
@@ -221,7 +221,7 @@ class Legacy:
             {"protocolVersion": offered, "capabilities": capabilities, "clientInfo": wire.CLIENT_INFO},
         )
         exchange = Exchange(self._server, request_id, SILENT, aside=_ignore)
-        response = await self._transport.request("POST", self._transport.url, wire.legacy_headers(None, None), body)
+        response = await self._transport.request("POST", self._transport.target, wire.legacy_headers(None, None), body)
         session_id = response.headers.get(wire.SESSION_HEADER)
         answer = await exchange.read(self._transport, response, session=False)
         if answer is None:
@@ -274,11 +274,11 @@ class Legacy:
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
         headers["accept"] = EVENT_STREAM
         exchange = Exchange(self._server, "", SILENT, aside=aside, asked=asked)
-        response = await self._transport.request("GET", self._transport.url, headers)
+        response = await self._transport.request("GET", self._transport.target, headers)
         if response.status == 200 and response.content_type == EVENT_STREAM:
             await exchange.read(self._transport, response, session=False)
             return True
-        response.close()
+        response.settle()
         if response.status == 404 and session.session_id is not None:
             raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
         return False
@@ -290,8 +290,8 @@ class Legacy:
         headers = wire.legacy_headers(session.protocol_version, session.session_id)
         try:
             async with asyncio.timeout(2.0):
-                response = await self._transport.request("DELETE", self._transport.url, headers)
-                response.close()
+                response = await self._transport.request("DELETE", self._transport.target, headers)
+                response.settle()
         except (TimeoutError, UpstreamUnavailable):
             return
 

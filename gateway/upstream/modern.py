@@ -102,7 +102,7 @@ class Modern:
         await self._send(exchange, wire.modern_headers(method, params), body)
 
     async def _send(self, exchange: Exchange, headers: Mapping[str, str], body: bytes) -> Answer:
-        response = await self._transport.request("POST", self._transport.url, headers, body)
+        response = await self._transport.request("POST", self._transport.target, headers, body)
         answer = await exchange.read(self._transport, response, session=False)
         if answer is None:
             raise broken_off(self._server)

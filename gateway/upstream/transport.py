@@ -1,4 +1,4 @@
-"""HTTP towards one upstream, on aiohttp: headers from nothing, no cookies, no redirects, bounded bodies."""
+"""HTTP towards one upstream: headers from nothing, no cookies, no redirects, bounded bodies."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
-
-import aiohttp
-from yarl import URL
+from urllib.parse import urlsplit
 
 from catalogue.model import Server
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
+from gateway.upstream.http1 import BrokenOff, NotConnected, NotHTTP, Origin, Response
 
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
-
-_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=5.0, sock_read=None)
-_AUTOMATIC = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 
 
 class UnknownOutcome(UpstreamUnavailable):
@@ -27,48 +23,36 @@ class UnknownOutcome(UpstreamUnavailable):
 
 
 class Transport:
-    """A pool of connections to one upstream. `tls` is the one shared context of the process."""
+    """Connections to one upstream, in the words of our errors. `tls` is the one shared context of the process."""
 
     def __init__(self, server: Server, tls: ssl.SSLContext) -> None:
         self._server = server
-        self._tls = tls
-        self.url = URL(server.url)
-        self._session: aiohttp.ClientSession | None = None
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # The bulkhead bounds calls; standing streams must not eat its connections, so the pool itself is unbounded.
-            # A common server closes idle connections after 5 s: ours go first, so that fewer requests meet a dead one.
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._tls, keepalive_timeout=4.0)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                timeout=_TIMEOUT,
-                auto_decompress=False,
-                skip_auto_headers=_AUTOMATIC,
-                max_field_size=16 * 1024,
-            )
-        return self._session
+        self._origin = Origin(server.url, tls)
+        self.target = target_of(server.url)
 
     async def request(
-        self, method: str, url: str | URL, headers: Mapping[str, str], body: bytes | None = None
-    ) -> aiohttp.ClientResponse:
-        """Sends one request and returns when the answer's headers are here. The caller releases it.
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Response:
+        """Sends one request and returns when the answer's headers are here. The caller settles it.
 
         Raises:
             UpstreamUnavailable: nothing was sent.
             UnknownOutcome: it was sent, or may have been.
+            UpstreamProtocolError: the answer is not HTTP.
         """
         slug = self._server.slug
         try:
-            return await self._open().request(method, url, data=body, headers=headers, allow_redirects=False)
-        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError) as error:
+            return await self._origin.request(method, target, headers, body)
+        except NotConnected as error:
             raise UpstreamUnavailable(slug, f"The server {slug} cannot be reached.") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except BrokenOff as error:
             raise UnknownOutcome(slug, f"The connection to the server {slug} broke before it answered.") from error
+        except NotHTTP as error:
+            raise UpstreamProtocolError(slug, f"The server {slug} answered with something that is not HTTP.") from error
+        except ValueError as error:
+            raise UpstreamProtocolError(slug, f"The server {slug} gave a value that no header can hold.") from error
 
-    async def read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def read(self, response: Response) -> bytes:
         """The whole body, at most `max_event_bytes`.
 
         Raises:
@@ -77,43 +61,35 @@ class Transport:
         """
         cap = self._server.max_event_bytes
         slug = self._server.slug
-        try:
-            if (length := response.content_length) is not None and length <= cap:
-                return await response.read()
-            if length is None:
-                received = bytearray()
-                async for chunk in response.content.iter_any():
-                    received += chunk
-                    if len(received) > cap:
-                        break
-                else:
-                    return bytes(received)
-        except (aiohttp.ClientError, OSError) as error:
-            raise UnknownOutcome(slug, f"The answer of the server {slug} broke off.") from error
-        response.close()
+        if (response.content_length or 0) <= cap:
+            try:
+                received = await response.chunk()
+                while len(received) <= cap:
+                    if response.at_end or not (more := await response.chunk()):
+                        return received
+                    received += more
+            except (BrokenOff, NotHTTP) as error:
+                raise UnknownOutcome(slug, f"The answer of the server {slug} broke off.") from error
+        response.settle()
         raise UpstreamProtocolError(slug, f"The server {slug} sent more than {cap} bytes at once.")
 
-    async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def chunks(self, response: Response) -> AsyncIterator[bytes]:
         """The body as it arrives; ends quietly when the connection breaks, as resumption decides what that means."""
         try:
-            async for chunk in response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, OSError):
+            while data := await response.chunk():
+                yield data
+        except (BrokenOff, NotHTTP):
             return
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Closes every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._origin.close()
 
 
-def settle(response: aiohttp.ClientResponse) -> None:
-    """Gives the connection back if its body was read, and closes it if it was not (that is the cancel signal)."""
-    if response.content.at_eof():
-        response.release()
-    else:
-        response.close()
+def target_of(url: str) -> str:
+    """Path and query of a URL, as a request line has them."""
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 class Bulkhead:

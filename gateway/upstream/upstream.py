@@ -228,7 +228,7 @@ class Upstream:
     async def close(self) -> None:
         """Closes every connection to this upstream."""
         await self.http_sse.close()
-        await self._transport.close()
+        self._transport.close()
 
 
 def _with_current_item(permit: CallPermit, find: Callable[[str], Item | None] | None) -> CallPermit:

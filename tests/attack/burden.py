@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-
-import psutil
 
 LONGEST_TURN: Final = 0.05
 """Seconds for which one request may hold the event loop."""
 _TICK = 0.001
+_MEMORY = Path("/proc/self/statm")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def _resident() -> int:
+    return int(_MEMORY.read_text(encoding="ascii").split()[1]) * _PAGE
 
 
 class Burden:
     """Measures while it is entered.
 
     `longest_turn` is the most CPU time this process used between two turns of the loop, which is how long the loop
-    stood still however busy the machine is with others. `grown` are the bytes by which the process has grown.
+    stood still however busy the machine is with others. `grown` is the most bytes by which the process grew meanwhile.
     """
 
     def __init__(self) -> None:
@@ -28,7 +34,7 @@ class Burden:
 
     async def __aenter__(self) -> Self:
         gc.collect()
-        self._resident = psutil.Process().memory_info().rss
+        self._before = _resident()
         self._loop = asyncio.get_running_loop()
         self._last = time.process_time()
         self._handle = self._loop.call_later(_TICK, self._tick)
@@ -37,7 +43,8 @@ class Burden:
     def _tick(self) -> None:
         now = time.process_time()
         self.longest_turn = max(self.longest_turn, now - self._last)
-        self._last = now
+        self.grown = max(self.grown, _resident() - self._before)
+        self._last = time.process_time()
         self._handle = self._loop.call_later(_TICK, self._tick)
 
     async def __aexit__(
@@ -45,5 +52,3 @@ class Burden:
     ) -> None:
         self._handle.cancel()
         self.longest_turn = max(self.longest_turn, time.process_time() - self._last)
-        gc.collect()
-        self.grown = psutil.Process().memory_info().rss - self._resident

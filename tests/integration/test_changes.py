@@ -201,12 +201,17 @@ async def test_what_was_published_while_postgres_was_out_of_reach_arrives_afterw
     database_url: str, one: Replica
 ) -> None:
     async with Wire(database_url) as wire, running(database_url, wire.url) as cut:
-        heard = Heard(one.changes, "a")
-        await until(lambda: cut.changes.healthy)
-        wire.close_all()
+        here, heard = Heard(cut.changes, "a"), Heard(one.changes, "a")
+        wire.refuse()
+        connections = wire.accepted
         cut.changes.publish("a", "x")
-        wire.close_all()
-        await until(lambda: heard == ["x"])
+        assert here == ["x"]
+        await until(lambda: wire.accepted > connections + 2)
+        cut.changes.publish("a", "y")
+        assert heard == []
+        wire.accept()
+        await until(lambda: set(heard) == {"x", "y"})
+        await until(lambda: cut.changes.healthy)
 
 
 async def test_what_is_queued_is_sent_before_the_bus_stops(database_url: str, one: Replica) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.stdio import child as child_module
+from gateway.cli.stdio import session as session_module
 from tests.support.stdio_raw import EXACT
 from tests.support.wrapping import ASKABLE, RAW, Wrapped, gone, last_message, tool, wrapping
 
@@ -132,7 +133,10 @@ async def test_what_belongs_to_no_call_waits_for_the_client_to_listen(wrapped: W
 # Cancellation, and clients that go away
 
 
-async def test_a_cancellation_names_the_servers_id_and_ends_the_clients_stream(wrapped: Wrapped) -> None:
+async def test_a_cancellation_names_the_servers_id_and_ends_the_clients_stream(
+    wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "CANCEL_PATIENCE", 600)  # the server answers the ping, so it is not needed
     client = await wrapped.session(ASKABLE)
     async with client.open("hang", 7) as hanging:
         await hanging.message()

@@ -193,6 +193,7 @@ class SessionClient(Client):
             assert response.status == 200, await response.text()
             self.session.session_id = response.headers["mcp-session-id"]
             self.session.hello = (await messages_of(response))[-1]["result"]
+        self.session.revision = self.session.hello["protocolVersion"]
         await self.tell("notifications/initialized")
         return self
 

@@ -17,7 +17,7 @@ from gateway.storage.engine import Database
 from gateway.storage.keys import PostgresKeyStore
 from tests.support.clients import SECONDS, Client, connected
 from tests.support.gateway import RING, Replica, replica, server
-from tests.support.upstreams import Act, ScriptedUpstream, scripted
+from tests.support.upstreams import Act, ScriptedUpstream, Seen, scripted
 
 
 @dataclass
@@ -61,6 +61,11 @@ def acting(upstream: ScriptedUpstream, method: str, act: Act) -> Iterator[None]:
         del upstream.acts[method]
         if before is not None:
             upstream.acts[method] = before
+
+
+def last(upstream: ScriptedUpstream, method: str) -> Seen:
+    """The last request of a method that an upstream saw."""
+    return next(seen for seen in reversed(upstream.seen) if seen.body and seen.json.get("method") == method)
 
 
 @asynccontextmanager

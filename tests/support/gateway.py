@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from gateway.app import Gateway
+from gateway.edge.protocol import Protocol
 from gateway.keys import KeyRing
 from gateway.settings import parse
 from tests.support.listening import serving
@@ -64,7 +65,7 @@ async def replica(
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     app = Gateway(settings, database_url=database_url, keys=ring, host="127.0.0.1", port=port, state_dir=state_dir)
-    async with serving(app, listener, lifespan="on"):
+    async with serving(app, listener, lifespan="on", http=Protocol):
         yield Replica(f"http://127.0.0.1:{port}", app, state_dir)
 
 

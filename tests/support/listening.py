@@ -36,10 +36,17 @@ async def listening(app: Any) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serving(
-    app: Any, listener: socket.socket, *, lifespan: Literal["auto", "on"] = "auto"
+    app: Any,
+    listener: socket.socket,
+    *,
+    lifespan: Literal["auto", "on"] = "auto",
+    http: type[asyncio.Protocol] | Literal["auto"] = "auto",
 ) -> AsyncIterator[None]:
     """Serves `app` on a bound socket."""
-    server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, lifespan=lifespan))
+    config = uvicorn.Config(
+        app, http=http, ws="none", log_level="warning", timeout_graceful_shutdown=1, lifespan=lifespan
+    )
+    server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.wait_for(server.ready.wait(), START_SECONDS)

@@ -38,7 +38,7 @@ _POLL = 0.02
 _OWN = "MCP_GATEWAY_"
 
 
-async def until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
+async def until(condition: Callable[[], T | None], what: str, seconds: float = 10.0) -> T:
     """Looks again and again until the condition holds; returns what it is then."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -47,7 +47,7 @@ async def until(condition: Callable[[], T], what: str, seconds: float = 10.0) ->
     return found
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], what: str, seconds: float = 10.0) -> T:
+async def eventually(condition: Callable[[], Awaitable[T | None]], what: str, seconds: float = 10.0) -> T:
     """As `until`, for a condition that has to ask somebody."""
     deadline = time.monotonic() + seconds
     while not (found := await condition()):

@@ -25,7 +25,7 @@ class Passed:
 
 
 class _Lost(Exception):
-    """The replica went away before its answer was complete."""
+    """One of the two ends went away before the answer was complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class _Head:
 class RoundRobin:
     """Listens on a free port; `passed` has every request in order.
 
-    A replica that cannot be reached is passed over. One that goes away in the middle of an answer breaks the client's
-    connection off: whether the request ran is not for a proxy to guess.
+    A replica that goes away with a request breaks the client's connection off, for whether the request ran is not for a
+    proxy to guess; from then on it is passed over, as is one that cannot be reached.
     """
 
     def __init__(self, ports: Sequence[int] = ()) -> None:
@@ -65,6 +65,7 @@ class RoundRobin:
         self.passed: list[Passed] = []
         self.port = 0
         self._turn = itertools.count()
+        self._failed: set[int] = set()
         self._server: asyncio.Server | None = None
         self._idle: dict[int, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {}
         self._serving: set[asyncio.Task[None]] = set()
@@ -122,7 +123,12 @@ class RoundRobin:
             await asyncio.wait((answering, next_byte), return_when=asyncio.FIRST_COMPLETED)
             if next_byte.done() and not next_byte.result():
                 raise _Lost
-            await answering
+            try:
+                await answering
+            except (asyncio.IncompleteReadError, OSError) as error:
+                if reader.at_eof() or writer.is_closing():
+                    self._failed.add(replica)
+                raise _Lost from error
         except BaseException:
             answering.cancel()
             writer.transport.abort()
@@ -136,6 +142,8 @@ class RoundRobin:
     async def _connect(self) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
         for _ in self.ports:
             replica = next(self._turn) % len(self.ports)
+            if replica in self._failed:
+                continue
             idle = self._idle.get(replica, [])
             while idle:
                 reader, writer = idle.pop()
@@ -158,25 +166,22 @@ class RoundRobin:
     ) -> None:
         """Sends the request and hands the answer on piece by piece, as it comes."""
         writer.write(request)
-        try:
-            head = await _Head.read(reader)
-            passed.status = int(head.first.split(b" ", 2)[1])
-            client.write(head.raw)
-            if head.chunked:
-                size = -1
-                while size != 0:
-                    line = await reader.readuntil(b"\r\n")
-                    size = int(line, 16)
-                    client.write(line + await reader.readexactly(size + 2))
-                    await client.drain()
-                return
-            left = head.length
-            while left:
-                piece = await reader.read(min(left, _CHUNK))
-                if not piece:
-                    raise _Lost
-                left -= len(piece)
-                client.write(piece)
+        head = await _Head.read(reader)
+        passed.status = int(head.first.split(b" ", 2)[1])
+        client.write(head.raw)
+        if head.chunked:
+            size = -1
+            while size != 0:
+                line = await reader.readuntil(b"\r\n")
+                size = int(line, 16)
+                client.write(line + await reader.readexactly(size + 2))
                 await client.drain()
-        except (asyncio.IncompleteReadError, OSError) as error:
-            raise _Lost from error
+            return
+        left = head.length
+        while left:
+            piece = await reader.read(min(left, _CHUNK))
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", left)
+            left -= len(piece)
+            client.write(piece)
+            await client.drain()

@@ -20,6 +20,7 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._refusing = False
         self._open = asyncio.Event()
         self._open.set()
         self.url = ""
@@ -50,6 +51,15 @@ class Wire:
         """What was held back passes, and all that follows."""
         self._open.set()
 
+    def refuse(self) -> None:
+        """Closes every connection, and new ones at once."""
+        self._refusing = True
+        self.close_all()
+
+    def accept(self) -> None:
+        """Accepts connections again."""
+        self._refusing = False
+
     def close_all(self) -> None:
         """Closes every connection; new ones are accepted."""
         for writer in self._writers:
@@ -57,6 +67,9 @@ class Wire:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        if self._refusing:
+            writer.transport.abort()
+            return
         upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._socket)
         self._writers |= {writer, upstream_writer}
         for source, target in ((reader, upstream_writer), (upstream_reader, writer)):

@@ -176,7 +176,9 @@ class MemorySessionStore(Availability):
         return left
 
     def _of(self, holder: str) -> dict[str, UpstreamSession]:
-        return {slug: session for (name, slug), (session, _) in self.upstreams.items() if name == holder}
+        # Copies, as everything that is read from a database is.
+        kept = ((slug, session) for (name, slug), (session, _) in self.upstreams.items() if name == holder)
+        return {slug: dataclasses.replace(session) for slug, session in kept}
 
     def _change(self, key: str, change: Callable[[StoredSession], StoredSession]) -> bool:
         self.check()

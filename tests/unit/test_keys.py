@@ -33,6 +33,15 @@ def test_every_flipped_bit_of_a_sealed_text_is_refused(plaintext: bytes, data: s
         OLD_RING.open("a", octets.decode("latin-1"))
 
 
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_not_even_the_spare_bits_of_the_last_character_may_differ(length: int) -> None:
+    sealed = OLD_RING.seal("a", bytes(length))
+    for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=":
+        if other != sealed[-1]:
+            with pytest.raises(SealBroken):
+                OLD_RING.open("a", sealed[:-1] + other)
+
+
 def test_every_flipped_bit_of_the_sealed_bytes_is_refused() -> None:
     sealed = base64.urlsafe_b64decode(OLD_RING.seal("a", b"abc") + "==")
     for position in range(len(sealed) * 8):

@@ -343,6 +343,9 @@ async def test_an_unused_session_expires_on_every_replica_and_is_purged_with_wha
     session = await cluster.open()
     await cluster.other.resolve(session.id, "key:a", "")
     await cluster.one.attach(session.upstreams, GITHUB)
+    for registry in (cluster.one, cluster.other):
+        await registry.resolve(session.id, "key:a", "")
+        assert registry.find_cached(session.id, "key:a", "") is not None
     cluster.now += 3_600.0 + 121.0
     assert await gone(cluster.one, session)
     assert await gone(cluster.other, session)
