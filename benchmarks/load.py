@@ -142,11 +142,15 @@ class Client:
         self.connection.close()
 
 
+async def dial(endpoint: Endpoint) -> Connection:
+    """A new connection."""
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", endpoint.port)
+    return connection
+
+
 async def connect(endpoint: Endpoint, protocol: Protocol, seconds: float = 30.0) -> Client:
     """A client that is ready to call: the legacy era has initialized, the modern one needs nothing."""
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(Connection, "127.0.0.1", endpoint.port)
-    client = Client(endpoint, protocol, connection)
+    client = Client(endpoint, protocol, await dial(endpoint))
     if protocol == LEGACY:
         await client.initialize(seconds)
     return client
@@ -158,6 +162,10 @@ async def clients(endpoint: Endpoint, protocol: Protocol, count: int) -> AsyncIt
     ready: list[Client] = []
     try:
         await connect_more(ready, endpoint, protocol, count)
+        # Opening many sessions on a slow program can take longer than it keeps a quiet connection.
+        for client in ready:
+            if not client.connection.open:
+                client.connection = await dial(endpoint)
         yield ready
     finally:
         for client in ready:

@@ -19,9 +19,10 @@ from gateway.edge.guard import Guard
 from gateway.edge.http import ClientGone, Receive, Request, Scope, Send
 from gateway.edge.http_sse import HttpSse
 from gateway.edge.modern import Modern, is_modern
-from gateway.edge.replies import Reply, for_error
+from gateway.edge.replies import Reply, for_error, invalid_message
 from gateway.edge.streamable import Streamable
 from gateway.errors import GatewayError
+from gateway.jsonrpc import InvalidMessage
 
 log = structlog.get_logger()
 
@@ -98,6 +99,8 @@ class Edge:
             await self._serve(request, principal, endpoint)
         except Refused as refused:
             await _reply(request, refused.reply, refused.request_id)
+        except InvalidMessage as error:
+            await _reply(request, invalid_message(error))
         except GatewayError as error:
             await _reply(request, for_error(error, method="", revision="", modern=True))
 

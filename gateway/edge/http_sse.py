@@ -122,6 +122,7 @@ class HttpSse:
         key = _channel_of(request)
         body = await read_json_body(request, self._max_body)
         message = await decode(body)
+        jsonrpc.kind_of(message)  # while there is still a response that can say so
         channel = self._channels.get(key)
         if channel is None:
             await self._relay(key, principal, body)

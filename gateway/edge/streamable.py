@@ -33,6 +33,8 @@ log = structlog.get_logger()
 SESSION_HEADER: Final = "mcp-session-id"
 STREAM_TAKEN: Final = "stream"
 """The kind of change that says: this session's GET stream is now held elsewhere."""
+BATCH: Final = 100
+"""Messages in one batch: each of its requests is a task and, on a stream, an event that is kept."""
 
 _PLAIN: Final = Plain()
 
@@ -133,6 +135,8 @@ class Streamable:
         session = await self.session(request, principal, endpoint)
         if session.protocol_version != "2025-03-26":
             raise Refused(Reply(400, -32600, "Batches belong to revision 2025-03-26 only"))
+        if len(messages) > BATCH:
+            raise Refused(Reply(413, -32600, f"A batch holds at most {BATCH} messages"))
         kinds = [jsonrpc.kind_of(message) for message in messages]
         if any(message.get("method") == "initialize" for message in messages):
             raise Refused(Reply(400, -32600, "initialize must not be part of a batch"))

@@ -24,6 +24,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._clock = clock
+        self._torn = False
 
     async def opened(self, call: Call) -> None:
         """Raises StorageUnavailable when the line cannot be written."""
@@ -59,10 +60,13 @@ class Journal:
 
     def _append(self, line: dict[str, object]) -> None:
         text = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        if self._torn:  # what a full disk left of a line must not swallow the next one
+            text = b"\n" + text
         try:
             written = os.write(self._file, text)
         except OSError as error:
             raise StorageUnavailable(f"the journal cannot be written: {error.strerror}") from error
+        self._torn = 0 < written < len(text)
         if written != len(text):
             raise StorageUnavailable("the journal is full")
 

@@ -90,6 +90,7 @@ class Discovery:
                     definition = await self.fetch()
                 except (UpstreamError, TimeoutError, ValueError) as error:
                     failures += 1
+                    self._upstream.doubt(error)
                     self._publish(self._upstream.server, None, frozenset())
                     self.settled.set()
                     log.warning("discovery_failed", upstream=self._upstream.server.slug, error=str(error))

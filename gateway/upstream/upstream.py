@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 _NO_VERDICT = frozenset({401, 403, 407, 429})
 _MODERN_REVISION = "2026-07-28"
+_NO_SESSION = frozenset({-32600, -32000})
+"""What servers with sessions answer to a request without one; the code was never agreed on."""
 
 Announce = Callable[[Server, str, dict[str, Any], str | None], None]
 """Takes (server, notification method, params, holder key) of what belongs to no request."""
@@ -118,6 +120,8 @@ class Upstream:
                 raise
             return await self._forward(await self._another_era(era, error), permit, outlet, aside)
         except UpstreamRefused as error:
+            if _of_another_era(era, error):
+                return await self._forward(await self._another_era(era, error), permit, outlet, aside)
             if error.code != -32020 or era is not Era.MODERN or self.relist is None:
                 raise
             # The upstream's schema names other headers than the one we know. It rejected before running anything.
@@ -133,7 +137,13 @@ class Upstream:
             case Era.HTTP_SSE:
                 return await self.http_sse.forward(permit, outlet, aside)
 
-    async def _another_era(self, era: Era, error: NotSpoken) -> Era:
+    def doubt(self, error: Exception) -> None:
+        """Forgets the era after an answer that it does not explain; whoever asks next probes again."""
+        unclear = isinstance(error, NotSpoken) and (error.status in _NO_VERDICT or error.status >= 500)
+        if isinstance(error, NotSpoken | UpstreamRefused | UpstreamProtocolError) and not unclear:
+            self.era = self._has_sessions = None
+
+    async def _another_era(self, era: Era, error: NotSpoken | UpstreamRefused) -> Era:
         self.era = self._has_sessions = None
         found = await self.probe()
         if found is era:
@@ -229,6 +239,11 @@ class Upstream:
         """Closes every connection to this upstream."""
         await self.http_sse.close()
         self._transport.close()
+
+
+def _of_another_era(era: Era, error: UpstreamRefused) -> bool:
+    """May the refusal mean that the server was replaced by one of the other era? Such a one runs nothing before it."""
+    return error.code in _NO_SESSION if era is Era.MODERN else modern_refusal(error)
 
 
 def _with_current_item(permit: CallPermit, find: Callable[[str], Item | None] | None) -> CallPermit:

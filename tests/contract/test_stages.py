@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Iterator
 from enum import StrEnum
@@ -24,13 +25,11 @@ PIPELINE: Pipeline = standard.standard(MemoryRecorder())
 REASONS: dict[str, type[StrEnum]] = {"authorization": authorization.AuthorizationReason}
 """The closed list of each stage that may deny; a stage that is not named here may not."""
 STAGES = [*PIPELINE.request_stages, *PIPELINE.result_stages]
-QUICK = settings(deadline=None, max_examples=150)
+QUICK = settings(deadline=None, max_examples=60)
 
-TEXTS = st.text(max_size=8) | st.sampled_from(["\ud800", "file:///a", "ui://x", "https://x", "one+file:///a", "\0", ""])
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
-    max_leaves=8,
+TEXTS = st.sampled_from(["x", "\ud800", "file:///a", "ui://x", "https://x", "one+file:///a", "\0", ""])
+VALUES = (
+    st.none() | st.booleans() | st.just(2**70) | TEXTS | st.lists(TEXTS, max_size=2) | st.just({"content": [{"uri": "a:"}]})
 )
 BLOCKS = st.fixed_dictionaries(
     {"type": st.sampled_from(["resource_link", "resource", "tool_result", "text"]) | VALUES},
@@ -102,68 +101,36 @@ def shown(decision: object) -> Any:
             return decision
 
 
-def snapshot(of_call: Call) -> Any:
-    return copy.deepcopy((of_call.params, of_call.meta, of_call.caller, of_call.item, of_call.round)), hash(of_call.id)
-
-
 @each(PIPELINE.request_stages)
 @QUICK
 @given(asked=calls())
-def test_a_request_stage_answers_anything_with_a_decision_and_changes_nothing(stage: RequestStage, asked: Call) -> None:
-    before = snapshot(asked)
+def test_a_request_stage_decides_about_anything_alike_twice_and_changes_nothing(
+    stage: RequestStage, asked: Call
+) -> None:
+    before = repr(asked)
     decision = run(stage.on_request(asked))
     assert isinstance(decision, Allow | Rewrite | Deny)
     reasons_of(decision, stage.name)
-    assert snapshot(asked) == before
-
-
-@each(PIPELINE.request_stages)
-@QUICK
-@given(asked=calls())
-def test_a_request_stage_decides_alike_on_equal_calls(stage: RequestStage, asked: Call) -> None:
-    first, again = run(stage.on_request(asked)), run(stage.on_request(copy.copy(asked)))
-    assert shown(first) == shown(again)
+    assert repr(asked) == before
+    assert shown(run(stage.on_request(copy.copy(asked)))) == shown(decision)
 
 
 @each(PIPELINE.result_stages)
 @QUICK
 @given(asked=calls(), message=MESSAGES)
-def test_a_result_stage_answers_anything_with_a_decision_and_changes_nothing(
+def test_a_result_stage_decides_about_anything_alike_twice_and_changes_nothing(
     stage: ResultStage, asked: Call, message: Message
 ) -> None:
-    before, value = snapshot(asked), copy.deepcopy(message.answer.value)
+    before = repr(asked), repr(message), repr(message.answer.value)
     decision = run(stage.on_message(asked, message))
     assert isinstance(decision, Allow | Rewrite | Deny)
     reasons_of(decision, stage.name)
-    assert message.answer.value == value
-    assert snapshot(asked) == before
-
-
-@each(PIPELINE.result_stages)
-@QUICK
-@given(asked=calls(), message=MESSAGES)
-def test_a_result_stage_decides_alike_on_equal_messages(stage: ResultStage, asked: Call, message: Message) -> None:
-    same = Message(
-        message.kind,
-        message.method,
-        Answer(copy.deepcopy(message.answer.value)),
-        message.upstream_id,
-        message.upstream_key,
-    )
-    assert shown(run(stage.on_message(asked, message))) == shown(run(stage.on_message(asked, same)))
-
-
-@each(PIPELINE.result_stages)
-@QUICK
-@given(asked=calls(), message=MESSAGES)
-def test_a_result_stage_keeps_the_kind_and_the_address_of_a_message(
-    stage: ResultStage, asked: Call, message: Message
-) -> None:
-    decision = run(stage.on_message(asked, message))
+    assert (repr(asked), repr(message), repr(message.answer.value)) == before
+    same = dataclasses.replace(message, answer=Answer(copy.deepcopy(message.answer.value)))
+    assert shown(run(stage.on_message(asked, same))) == shown(decision)
     if isinstance(decision, Rewrite):
-        kept = decision.value
-        assert (kept.kind, kept.method) == (message.kind, message.method)
-        assert (kept.upstream_id, kept.upstream_key) == (message.upstream_id, message.upstream_key)
+        kept = dataclasses.replace(decision.value, answer=message.answer)
+        assert kept == message, "only the answer of a message may be another"
 
 
 @pytest.mark.parametrize("stages", [PIPELINE.request_stages, PIPELINE.result_stages], ids=["request", "result"])

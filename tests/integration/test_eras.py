@@ -138,13 +138,14 @@ async def test_no_capability_is_declared_that_the_client_lacks(
 ) -> None:
     """P8, P9: what the client declared, minus what the operator refuses, minus what the gateway does not implement."""
     upstream = city(upstream_revision)
-    extra = {"up": {"allow": {"sampling": allowed, "roots": allowed}}}
+    slug = "allowed" if allowed else "default"
+    extra = {slug: {"allow": {"sampling": allowed, "roots": allowed}}}
     permitted = INTERACTIVE if allowed else {"elicitation": INTERACTIVE["elicitation"]}
-    async with federation(database_url, tmp_path, {"up": upstream}, extra=extra) as running:
+    async with federation(database_url, tmp_path, {slug: upstream}, extra=extra) as running:
         for client in ("2025-06-18", NEWEST):
             for declared in DECLARED:
                 async with running.client(client, capabilities=declared) as speaker:
-                    await speaker.call("up__weather")
+                    await speaker.call(f"{slug}__weather")
                 passed = declared_for_last_call(upstream)
                 assert passed.items() <= {name: each for name, each in permitted.items() if name in declared}.items()
                 if (client == NEWEST) == (upstream_revision == NEWEST):

@@ -191,6 +191,17 @@ async def test_an_answer_to_no_question_is_refused(wrapped: Wrapped) -> None:
     assert response.status_code == 400
 
 
+async def test_a_session_has_as_many_calls_as_are_allowed(wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MAX_CALLS", 2)
+    client = await wrapped.session(ASKABLE)
+    async with client.open("hang", 1) as hanging, client.open("hang", 2):
+        await hanging.message()
+        refused = await client.post(tool("pid", 3))
+        assert (refused.status_code, refused.json()["id"]) == (503, 3)
+        await client.cancel(2)
+        assert (await client.post({"id": 4, "method": "tools/list"})).status_code == 200
+
+
 # Servers that end
 
 

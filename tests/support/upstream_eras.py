@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +121,7 @@ def upstream_of(revision: str, **fields: Any) -> ScriptedUpstream:
     upstream = ScriptedUpstream("legacy", **fields)
 
     async def initialize(exchange: Exchange) -> None:
-        session = f"session-{len(upstream.seen)}"
+        session = f"session-{uuid.uuid4().hex}-{len(upstream.seen)}"
         upstream.sessions.add(session)
         await exchange.result(hello(upstream, revision), mcp_session_id=session)
 

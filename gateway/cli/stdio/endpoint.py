@@ -116,8 +116,17 @@ class Endpoint:
         if session is None and (session := await self._session(headers, send)) is None:
             return None
         with self._children.using(session):
+            call = session.submit(message) if message.kind is Kind.REQUEST else None
             async with while_connected(receive):
-                await self._legacy(message, session, send)
+                await session.child.written()
+                if call is not None:
+                    await self._legacy_response(call, session, send)
+                elif message.kind is Kind.RESPONSE and not session.answer(message):
+                    await _refuse(send, 400, "no request to the client with this id is open")
+                else:
+                    if message.kind is Kind.NOTIFICATION:
+                        session.notify(message)
+                    await reply(send, 202)
         return None
 
     async def _session(self, headers: dict[str, str], send: Send) -> Session | None:
@@ -149,19 +158,6 @@ class Endpoint:
             why = f"no answer to initialize in {START_PATIENCE:g} seconds"
             answer = jsonrpc.error(call.client_id, INTERNAL_ERROR, why)
         return await reply(send, 200, answer)
-
-    async def _legacy(self, message: Message, session: Session, send: Send) -> None:
-        if message.kind is Kind.REQUEST:
-            call = session.submit(message)
-            await session.child.written()
-            await self._legacy_response(call, session, send)
-        elif message.kind is Kind.RESPONSE and not session.answer(message):
-            await _refuse(send, 400, "no request to the client with this id is open")
-        else:
-            if message.kind is Kind.NOTIFICATION:
-                session.notify(message)
-            await session.child.written()
-            await reply(send, 202)
 
     async def _legacy_response(self, call: Call, session: Session, send: Send) -> None:
         """A client that goes away has not cancelled: the call goes on, and its stream waits for a GET to resume it."""
