@@ -31,9 +31,8 @@ class Catalogue:
 
     @property
     def current(self) -> Snapshot:
-        """The snapshot of now; the same object until something is published that differs."""
+        """The snapshot of now; the same object until something is published."""
         if self._snapshot is None:
-            self._revision += 1
             self._snapshot = snapshot.build(
                 self._revision, [(server, self._published.get(server)) for server in self.servers]
             )
@@ -66,6 +65,7 @@ class Catalogue:
         if before is not None and not changed and before.definition.capabilities == definition.capabilities:
             self._replace(server, dataclasses.replace(before, definition=definition, published_at=now, available=True))
         else:
+            self._revision += 1
             self._replace(server, ServerItems.build(server, definition, now, available=True))
         self._digests[server] = digests
         if changed | told:

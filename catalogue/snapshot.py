@@ -82,7 +82,10 @@ def _without_app(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that one endpoint offers, before anybody's grants are applied. Order is stable: servers, then their own."""
+    """All that one endpoint offers, before anybody's grants are applied. Order is stable: servers, then their own.
+
+    `endpoint` is "" (federated) or slug@version: what is kept of one version's view is never taken for another's.
+    """
 
     endpoint: str
     parts: tuple[ServerItems, ...]
@@ -116,7 +119,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every endpoint's view at one moment. `revision` grows with each change."""
+    """Every endpoint's view at one moment. `revision` grows with each change of an item, not of freshness alone."""
 
     revision: int
     views: Mapping[str, View] = field(default_factory=dict)
@@ -132,8 +135,8 @@ def build(revision: int, servers: Iterable[tuple[Server, ServerItems | None]]) -
     federated: list[ServerItems] = []
     for server, published in servers:
         parts = () if published is None else (published,)
-        own = _view(server.slug, parts, federated=False)
-        views[f"{server.slug}@{server.version}"] = own
+        own = _view(f"{server.slug}@{server.version}", parts, federated=False)
+        views[own.endpoint] = own
         if server.slug not in views:
             views[server.slug] = own
             federated.extend(parts)

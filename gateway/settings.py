@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -232,10 +233,10 @@ def check_bind(settings: Settings, host: str) -> None:
     for server in settings.servers:
         for version in server.versions:
             if version.command is not None:
-                line = " ".join(version.command)
+                line = shlex.join((*(f"--env={name}" for name in version.env), "--", *version.command))
                 raise ConfigurationError(
                     f"servers.{server.slug}.versions.{version.version}.command: the gateway starts no processes; "
-                    f"run `mcp-gateway wrap --port P -- {line}` and set url to http://127.0.0.1:P/mcp"
+                    f"run `mcp-gateway wrap --port P {line}` and set url to http://127.0.0.1:P/mcp"
                 )
     if settings.gateway.mode == "production" and settings.servers:
         raise ConfigurationError(

@@ -125,26 +125,26 @@ class LegacyMethods:
             return 200, Reply(200, -32603, "Internal error").body(request_id), []
         finally:
             self._inflight.end(flight)
-        return 200, result_body(request_id, result), []
+        return 200, result_body(request_id, *result), []
 
     async def _result(
         self, session: GatewaySession, caller: Caller, method: str, params: Mapping[str, Any], outlet: Outlet
-    ) -> bytes:
+    ) -> tuple[bytes, ...]:
         answerer = self._answerers.get(method)
         if answerer is not None:
-            return await answerer(caller, params, outlet)
+            return (await answerer(caller, params, outlet),)
         if (kind := _LISTS.get(method)) is not None:
             page = await self._dispatch.list_items(caller, kind, params)
             tail = b"]}"
             if page.next_cursor is not None:
                 tail = b'],"nextCursor":' + jsonrpc.dumps(page.next_cursor) + b"}"
-            return b'{"' + kind.value.encode() + b'":[' + page.items + tail
+            return (b'{"', kind.value.encode(), b'":[', page.items, tail)
         if method == "ping":
-            return _EMPTY
+            return (_EMPTY,)
         if method == "logging/setLevel":
-            return await self._set_level(session, params)
+            return (await self._set_level(session, params),)
         if method in ("resources/subscribe", "resources/unsubscribe"):
-            return await self._subscribe(session, caller, params, outlet, on=method == "resources/subscribe")
+            return (await self._subscribe(session, caller, params, outlet, on=method == "resources/subscribe"),)
         raise UnknownMethod(method)
 
     async def _set_level(self, session: GatewaySession, params: Mapping[str, Any]) -> bytes:

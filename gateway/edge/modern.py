@@ -150,7 +150,7 @@ class Modern:
         answerer = self._answerers.get(method)
         try:
             if answerer is not None:
-                result = await answerer(caller, params, outlet)
+                result: tuple[bytes, ...] = (await answerer(caller, params, outlet),)
             elif method in _LISTS:
                 result = await self._list(caller, _LISTS[method], params)
             else:
@@ -161,14 +161,14 @@ class Modern:
         except Exception:
             log.exception("request_failed", method=method)
             return 200, Reply(200, -32603, "Internal error").body(request_id), []
-        return 200, result_body(request_id, result), []
+        return 200, result_body(request_id, *result), []
 
-    async def _list(self, caller: Caller, kind: Kind, params: Mapping[str, Any]) -> bytes:
+    async def _list(self, caller: Caller, kind: Kind, params: Mapping[str, Any]) -> tuple[bytes, ...]:
         page = await self._dispatch.list_items(caller, kind, params)
         tail = self._hints(caller, kind)
         if page.next_cursor is not None:
             tail = {"nextCursor": page.next_cursor, **tail}
-        return b'{"' + kind.value.encode() + b'":[' + page.items + b"]," + jsonrpc.dumps(tail)[1:]
+        return (b'{"', kind.value.encode(), b'":[', page.items, b"],", jsonrpc.dumps(tail)[1:])
 
     async def _discover(self, caller: Caller, params: Mapping[str, Any], outlet: Outlet) -> bytes:
         del params, outlet

@@ -40,6 +40,14 @@ class Protocol(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
 
+    def on_response_complete(self) -> None:
+        """Lets go of the finished request: its cycle and scope are most of what an idle connection would weigh."""
+        super().on_response_complete()
+        cycle = self.cycle
+        if cycle is not None and cycle.response_complete and not cycle.more_body and not self.pipeline:
+            self.cycle = None  # type: ignore[assignment]
+            self.scope = None  # type: ignore[assignment]
+
     def on_message_begin(self) -> None:
         """A new head begins."""
         self._in_head = True

@@ -61,9 +61,9 @@ class Reply:
         return jsonrpc.dumps(message)
 
 
-def result_body(request_id: object, result: bytes) -> bytes:
-    """A JSON-RPC response around an already serialised result."""
-    return b'{"jsonrpc":"2.0","id":' + jsonrpc.dumps(request_id) + b',"result":' + result + b"}"
+def result_body(request_id: object, *result: bytes) -> bytes:
+    """A JSON-RPC response around an already serialised result, which may come in parts: a list is copied once."""
+    return b"".join((b'{"jsonrpc":"2.0","id":', jsonrpc.dumps(request_id), b',"result":', *result, b"}"))
 
 
 def rejection(found: InboundLadderRejection) -> Reply:

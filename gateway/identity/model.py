@@ -7,9 +7,7 @@ from typing import Protocol
 
 from gateway.calls import Principal
 
-__all__ = ["ANONYMOUS", "KeyRecord", "KeyStore", "Principal"]
-
-ANONYMOUS = Principal("anonymous", "anonymous")
+__all__ = ["KeyRecord", "KeyStore", "Principal"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 class Periodic:
-    """Runs `work` every `period` seconds. An unreachable store skips a turn; anything else ends it, loudly."""
+    """Runs `work` every `period` seconds. A turn that fails is logged; the next one comes all the same."""
 
     def __init__(self, name: str, period: float, work: Callable[[], Awaitable[object]]) -> None:
         self._name = name
@@ -26,7 +26,7 @@ class Periodic:
         self._task = asyncio.create_task(self._repeat(), name=self._name)
 
     async def stop(self) -> None:
-        """Ends it, and raises what it may have ended of by itself."""
+        """Ends it, in the middle of its work if need be."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -42,4 +42,3 @@ class Periodic:
                 log.warning("periodic_work_skipped", work=self._name, error=str(error))
             except Exception:
                 log.exception("periodic_work_failed", work=self._name)
-                raise

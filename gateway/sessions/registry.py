@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from gateway.errors import SessionGone
+import structlog
+
+from gateway.errors import SessionGone, StorageUnavailable
 from gateway.sessions.cache import Cache
 from gateway.sessions.changes import EVERYTHING, Changes
 from gateway.sessions.copies import Copies, refresh_session, refresh_upstreams
@@ -27,6 +29,8 @@ from gateway.sessions.model import (
 )
 from gateway.sessions.periodic import Periodic
 from gateway.sessions.store import SessionStore, StoredSession
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -79,9 +83,12 @@ class SessionRegistry:
         self._upkeep.start()
 
     async def stop(self) -> None:
-        """Ends that, after noting what was used last."""
+        """Ends that, after noting what was used last, if the store answers."""
         await self._upkeep.stop()
-        await self.flush()
+        try:
+            await self.flush()
+        except StorageUnavailable as error:
+            log.warning("last_use_not_noted", sessions=len(self._touched), error=str(error))
 
     async def open(
         self,

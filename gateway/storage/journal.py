@@ -66,8 +66,8 @@ class Journal:
             written = os.write(self._file, text)
         except OSError as error:
             raise StorageUnavailable(f"the journal cannot be written: {error.strerror}") from error
-        self._torn = 0 < written < len(text)
-        if written != len(text):
+        self._torn = written != len(text)
+        if self._torn:
             raise StorageUnavailable("the journal is full")
 
     def close(self) -> None:

@@ -158,8 +158,10 @@ class PostgresStreamLog:
             self._writing = None
 
     async def _write(self, steps: list[_Step]) -> None:
+        # Events alone, which is what nearly all writing is, need one statement and no transaction around it.
+        alone = all(step.event is not None for step in steps)
         try:
-            async with self._database.begin() as connection:
+            async with self._database.connect() if alone else self._database.begin() as connection:
                 refused = await self._apply(connection, steps)
         except BaseException as error:
             # What Postgres holds now is unknown; sizes are read again when they are needed.
@@ -178,7 +180,7 @@ class PostgresStreamLog:
             self._changes.publish(KIND, announced_id(*key))
 
     async def _apply(self, connection: AsyncConnection, steps: list[_Step]) -> dict[_Step, Exception]:
-        """Makes all the steps in one transaction; returns those that cannot be made, and why."""
+        """Makes all the steps, openings first and ends last; returns those that cannot be made, and why."""
         now = _moment(self._clock())
         opened = [step.key for step in steps if step.event is None and not step.last]
         if opened:

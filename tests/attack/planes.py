@@ -64,9 +64,7 @@ class Since:
     @property
     def arrived(self) -> list[Seen]:
         """Every request that any upstream saw."""
-        return [
-            seen for slug, upstream in self._planes.upstreams.items() for seen in upstream.seen[self._seen[slug] :]
-        ]
+        return [seen for slug, upstream in self._planes.upstreams.items() for seen in upstream.seen[self._seen[slug] :]]
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.attack.burden import Burden
+from tests.attack.burden import LONGEST_TURN, Burden
 from tests.attack.planes import Planes, planes
-from tests.attack.raw import ANSWER_SECONDS, request, send, tool_call
+from tests.attack.raw import request, send, tool_call
 from tests.support.upstreams import ScriptedUpstream
 
 PIECE = b"x" * 65_536
@@ -107,7 +107,7 @@ async def test_an_absolute_target_takes_the_place_of_host(attacked: Planes) -> N
         b"http://evil.example:%d/mcp" % attacked.port: 421,
         b"http://" + own + b"@evil.example/mcp": 421,
         b"http://user@" + own + b"/mcp": 421,
-        b"http://" + own + b".evil.example/mcp": 421,
+        b"http://" + own + b".evil.example/mcp": 400,
         b"ftp://" + own + b"/mcp": 421,
         b"http:///mcp": 400,
         b"http://" + own + b"/mcp": 200,
@@ -150,5 +150,5 @@ async def test_a_head_without_end_is_cut_off(attacked: Planes, part: str) -> Non
         answer = await send(attacked.port, begin, (piece for _ in range(50 * MIB // len(piece))))
     assert answer.status in (431, 0)  # 0: the refusal may be lost where more arrives for a connection that is closed
     assert burden.grown < 8 * MIB
-    assert burden.longest_turn < ANSWER_SECONDS
+    assert burden.longest_turn < LONGEST_TURN
     await attacked.assert_alive()

@@ -61,7 +61,7 @@ async def replica(
     """Starts a replica with the configuration's `servers` section; anonymous unless `gateway` says otherwise."""
     section = {"authentication": {"mode": "anonymous"}, **(gateway or {})}
     settings = parse({"gateway": section, "servers": list(servers)})
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     app = Gateway(settings, database_url=database_url, keys=ring, host="127.0.0.1", port=port, state_dir=state_dir)

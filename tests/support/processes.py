@@ -78,6 +78,16 @@ def traces(state_dir: Path) -> set[int]:
     return {pid for pid in found if lives(pid)}
 
 
+def children_of(pid: int) -> set[int]:
+    """The living processes that a process has started itself."""
+    found = set()
+    for entry in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.add(int(entry.name))
+    return {child for child in found if lives(child)}
+
+
 def waited_for_a_core(pid: int) -> float:
     """Seconds that the process' main thread has stood ready to run while others had the cores; 0 where unknown."""
     try:
@@ -184,12 +194,15 @@ class GatewayProcess:
     async def started(self) -> None:
         """Returns when it is ready, by its own account: `run.json` is there."""
 
-        def said() -> bool:
+        def said() -> dict[str, Any] | None:
             assert self.program.status is None, self.program.words
-            return self.run_file.exists()
+            with contextlib.suppress(FileNotFoundError):
+                run: dict[str, Any] = orjson.loads(self.run_file.read_bytes())
+                # One that was killed leaves its file behind, until the next start takes it away.
+                return run if run["pids"]["serve"] == self.program.pid else None
+            return None
 
-        await until(said, f"run.json; it said {self.program.words}", START_SECONDS)
-        self.run = orjson.loads(self.run_file.read_bytes())
+        self.run = await until(said, "run.json", START_SECONDS)
 
     async def nothing_left(self, seconds: float = STOP_SECONDS) -> None:
         """Returns when no process of it lives."""
