@@ -14,12 +14,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run-ready: requirements/run.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/run.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev-ready: requirements/dev.txt $(VENV)/.run-ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
 	@touch $@
 
 run: setup                           ## the gateway with embedded Postgres and sample upstreams
@@ -30,9 +30,15 @@ check: setup-dev                     ## lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 test: setup-dev check                ## everything that must pass before a change lands
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 lock:                                ## pin dependencies again (needs uv)
 	bash requirements/lock.sh
+
+proof: setup-dev                     ## the long runs; their JSON goes to docs/proof/
+	$(BIN)/python -m pytest -m slow
+	conformance/run | tee /dev/stderr | tail -n 1 > docs/proof/conformance.json
+	benchmarks/run | tee /dev/stderr | tail -n 1 > docs/proof/benchmark.json
