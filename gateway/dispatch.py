@@ -21,6 +21,7 @@ from gateway.bridge.request_state import RequestStates
 from gateway.bridge.watching import Watching
 from gateway.calls import Answer, Call, Caller, Method, Outlet, Round, new_id
 from gateway.errors import GatewayError, InvalidParams, UnknownMethod, UnknownName, UnknownResource, UpstreamRefused
+from gateway.policy.authorization import unless_hidden
 from gateway.policy.pipeline import Pipeline
 from gateway.upstream.pool import Pool
 
@@ -45,11 +46,8 @@ class Dispatch:
         item = self.view(caller).tool(name) or (await self._settled(caller)).tool(name)
         if item is None:
             raise UnknownName("tool")
-        arguments = params.get("arguments")
-        if arguments is not None and not isinstance(arguments, dict):
-            raise InvalidParams("arguments: must be an object")
         upstream: dict[str, Any] = {"name": item.upstream_name}
-        if arguments is not None:
+        if (arguments := params.get("arguments")) is not None:
             upstream["arguments"] = arguments
         call = _call(caller, Method.TOOLS_CALL, item.server, item, name, upstream, params)
         return await self._enforce(call, params, outlet)
@@ -60,11 +58,8 @@ class Dispatch:
         item = self.view(caller).prompt(name) or (await self._settled(caller)).prompt(name)
         if item is None:
             raise UnknownName("prompt")
-        arguments = params.get("arguments")
-        if arguments is not None and not isinstance(arguments, dict):
-            raise InvalidParams("arguments: must be an object")
         upstream: dict[str, Any] = {"name": item.upstream_name}
-        if arguments is not None:
+        if (arguments := params.get("arguments")) is not None:
             upstream["arguments"] = arguments
         call = _call(caller, Method.PROMPTS_GET, item.server, item, name, upstream, params)
         return await self._enforce(call, params, outlet)
@@ -103,7 +98,8 @@ class Dispatch:
         """`resources/subscribe` and `resources/unsubscribe` of a legacy client; returns the exposed URI."""
         call = self.resource_call(caller, Method.SUBSCRIBE if on else Method.UNSUBSCRIBE, params)
         if not self._upstreams.can_watch(call.server):
-            raise UnknownMethod(call.method.value)
+            raise unless_hidden(call, UnknownMethod(call.method.value))
+        call = self._accepted(call, params)
         await self._pipeline.enforce(call, outlet, self._upstreams.subscribe)
         return call.exposed_name
 
@@ -121,8 +117,7 @@ class Dispatch:
         return _call(caller, method, server, item, uri, {"uri": upstream_uri}, params)
 
     async def _enforce(self, call: Call, params: Mapping[str, Any], outlet: Outlet) -> bytes:
-        if "requestState" in params or "inputResponses" in params:
-            call = self._resume(call, params)
+        call = self._accepted(call, params)
         try:
             answer = results.checked(await self._pipeline.enforce(call, outlet, self._upstreams.forward), call)
         except GatewayError as error:
@@ -133,6 +128,20 @@ class Dispatch:
         if results.is_interim(answer):
             answer = self._interim(answer, call, params)
         return results.for_client(answer, call)
+
+    def _accepted(self, call: Call, params: Mapping[str, Any]) -> Call:
+        """The call in its round, once what came beside the name is as it must be.
+
+        Raises:
+            InvalidParams: it is not, for a name that exists for this caller; else the error of an absent name.
+        """
+        try:
+            _check(call)
+            if "requestState" in params or "inputResponses" in params:
+                return self._resume(call, params)
+        except InvalidParams as error:
+            raise unless_hidden(call, error) from None
+        return call
 
     def _resume(self, call: Call, params: Mapping[str, Any]) -> Call:
         responses = params.get("inputResponses")
@@ -188,6 +197,7 @@ class Dispatch:
 
 _NOTHING_LISTED: Mapping[Kind, tuple[Item, ...]] = dict.fromkeys(Kind, ())
 _NOTHING: Mapping[Kind, Mapping[str, Item]] = {kind: {} for kind in Kind}
+_NO_ARGUMENTS: dict[str, Any] = {}
 _TRACE = ("traceparent", "tracestate")
 
 
@@ -196,6 +206,14 @@ def _text(params: Mapping[str, Any], name: str, shown: str | None = None) -> str
     if not isinstance(value, str):
         raise InvalidParams(f"{shown or name}: must be a string")
     return value
+
+
+def _check(call: Call) -> None:
+    if not isinstance(call.params.get("arguments", _NO_ARGUMENTS), dict):
+        raise InvalidParams("arguments: must be an object")
+    token: Any = call.progress_token
+    if token is not None and (not isinstance(token, str | int) or isinstance(token, bool)):
+        raise InvalidParams("_meta.progressToken: must be a string or an integer")
 
 
 def _call(
@@ -212,8 +230,6 @@ def _call(
     kept: Mapping[str, Any] = {}
     if isinstance(meta, dict):
         token = meta.get("progressToken")
-        if token is not None and (not isinstance(token, str | int) or isinstance(token, bool)):
-            raise InvalidParams("_meta.progressToken: must be a string or an integer")
         kept = {key: meta[key] for key in _TRACE if key in meta}
     return Call(
         id=new_id(),

@@ -183,6 +183,7 @@ class _Replicas:
     ) -> None:
         command = [sys.executable, "-m", "gateway.cli", "worker", "--host", host, "--port", str(port)]
         command += ["--fd", str(listening.fileno()), "--state-dir", str(folder), "--grace", str(GRACE_SECONDS)]
+        command += ["--parent", str(os.getpid())]
         if config is not None:
             command += ["--config", str(config)]
         self._command = command

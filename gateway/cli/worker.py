@@ -52,11 +52,12 @@ class _Server(uvicorn.Server):
 @click.option("--fd", type=int, required=True)
 @click.option("--state-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--grace", type=float, default=10.0)
-def worker(config: Path | None, host: str, port: int, fd: int, state_dir: Path, grace: float) -> None:
+@click.option("--parent", type=int, required=True)
+def worker(config: Path | None, host: str, port: int, fd: int, state_dir: Path, grace: float, parent: int) -> None:
     """Runs one replica on an inherited socket (internal)."""
     if sys.platform == "linux":  # a parent that is killed takes its replicas along
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
+        if os.getppid() != parent:  # it died before the line above, and no signal will come
             raise SystemExit(1)
     loaded = configuration.load(config)
     telemetry.configure(json=not sys.stderr.isatty())

@@ -16,7 +16,7 @@ class Guard:
     def __init__(
         self, *, host: str, port: int, public_url: str | None, hosts: Iterable[str], origins: Iterable[str]
     ) -> None:
-        names = {host.lower(), *(name.lower() for name in hosts)}
+        names = {_written(host), *(_written(name) for name in hosts)}
         own_origins = {origin.lower() for origin in origins}
         if is_loopback(host) or host in ("0.0.0.0", "::"):
             names.update(_LOOPBACK_NAMES)
@@ -39,3 +39,9 @@ class Guard:
     def origin_allowed(self, origin: str | None) -> bool:
         """Programs send no Origin; a browser's must be one of ours or of those the operator listed."""
         return origin is None or origin.lower() in self._origins
+
+
+def _written(name: str) -> str:
+    """A name as Host headers have it: an IPv6 address in brackets."""
+    bare = name.count(":") > 1 and not name.startswith("[")
+    return f"[{name}]".lower() if bare else name.lower()

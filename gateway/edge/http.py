@@ -67,7 +67,7 @@ class Request:
             ClientGone: the connection closed first.
         """
         declared = self.headers.get("content-length")
-        if declared is not None and (not declared.isdigit() or int(declared) > limit):
+        if declared is not None and (not declared.isdecimal() or int(declared) > limit):
             raise TooLarge
         message = await self._receive()
         if message["type"] != "http.request":

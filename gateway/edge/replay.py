@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from gateway.bridge.stream_log import StreamLog
+from gateway.bridge.stream_log import StreamLog, StreamUnknown, announced_id
 from gateway.edge.http import ClientGone, Request
 from gateway.errors import StorageUnavailable
 from gateway.sessions.changes import Changes
@@ -60,7 +60,7 @@ class Logged:
             self._written += 1
             try:
                 await self._log.append(self._session, self._stream, self._written, data)
-            except StorageUnavailable as error:
+            except (StorageUnavailable, StreamUnknown) as error:
                 self._fail(error)
             else:
                 return encode_event(data, id=f"{self._stream}-{self._written}")
@@ -69,10 +69,10 @@ class Logged:
     async def end(self) -> None:
         """Marks the stream as complete, so that a replay ends."""
         if self._kept:
-            with contextlib.suppress(StorageUnavailable):
+            with contextlib.suppress(StorageUnavailable, StreamUnknown):
                 await self._log.end(self._session, self._stream)
 
-    def _fail(self, error: StorageUnavailable) -> None:
+    def _fail(self, error: Exception) -> None:
         self._kept = False
         log.warning("stream_not_kept", error=str(error))
 
@@ -92,7 +92,8 @@ class Replays:
             return False
         stream, after = match[1], int(match[2])
         wake = asyncio.Event()
-        stop = self._changes.subscribe("stream", lambda _: wake.set())
+        announced = announced_id(session_key, stream)
+        stop = self._changes.subscribe("stream", lambda changed: wake.set() if changed == announced else None)
         try:
             page = await self._log.read(session_key, stream, after)
             if not page.known:
@@ -108,8 +109,8 @@ class Replays:
                         after, silent = seq, 0.0
                     if page.ended:
                         break
-                    wake.clear()
                     silent += await self._wait(wake)
+                    wake.clear()  # before the log is read: what comes after that is heard
                     if silent >= self._keep_alive:
                         await request.write(_COMMENT)
                         silent = 0.0

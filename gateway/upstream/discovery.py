@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +49,8 @@ _MALFORMED = {
     Kind.TEMPLATE: schemas.malformed_template,
 }
 
+Hint = tuple[float, Freshness | None]
+"""When a page was read, and what it says of its freshness."""
 Publish = Callable[[Server, Definition | None, frozenset[Kind]], None]
 """Takes (server, its definition or None while it is unavailable, kinds the upstream itself said had changed)."""
 
@@ -93,7 +96,8 @@ class Discovery:
                     self._upstream.doubt(error)
                     self._publish(self._upstream.server, None, frozenset())
                     self.settled.set()
-                    log.warning("discovery_failed", upstream=self._upstream.server.slug, error=str(error))
+                    words = str(error) or f"no answer within {_FETCH_SECONDS:g} s"
+                    log.warning("discovery_failed", upstream=self._upstream.server.slug, error=words)
                     await self._forget()
                     await asyncio.sleep(min(30.0, 0.5 * 2 ** min(failures, 6)) * random.uniform(0.5, 1.0))  # noqa: S311
                     continue
@@ -152,7 +156,9 @@ class Discovery:
             server_info=info if isinstance(info, dict) else {},
             instructions=instructions if isinstance(instructions, str) else None,
             findings=tuple(findings),
-            freshness={kind: fresh for kind, (_, fresh) in zip(kinds, read, strict=True) if fresh is not None},
+            freshness={
+                kind: fresh for kind, (_, hints) in zip(kinds, read, strict=True) if (fresh := _left(hints)) is not None
+            },
         )
 
     async def _connect(self) -> Line:
@@ -169,10 +175,10 @@ class Discovery:
 
     async def _list(
         self, line: Line, kind: Kind, findings: list[str]
-    ) -> tuple[tuple[Mapping[str, Any], ...], Freshness | None]:
+    ) -> tuple[tuple[Mapping[str, Any], ...], list[Hint]]:
         items: dict[str, Mapping[str, Any]] = {}
         cursor: str | None = None
-        freshness: Freshness | None = None
+        hints: list[Hint] = []
         for _ in range(PAGES):
             try:
                 answer = await self._ask(line, _METHODS[kind], {} if cursor is None else {"cursor": cursor})
@@ -191,14 +197,14 @@ class Discovery:
                     log.warning("item_left_out", upstream=self._upstream.server.slug, item=str(name), reason=reason)
                 else:
                     items.setdefault(item[kind.key], item)
-            freshness = Freshness.of(page) if freshness is None else freshness
+            hints.append((time.monotonic(), Freshness.of(page)))
             next_cursor = page.get("nextCursor")
             if not isinstance(next_cursor, str) or next_cursor == cursor:
                 break
             cursor = next_cursor
         else:
             findings.append(f"{kind.value}: more than {PAGES} pages; the rest is left out")
-        return tuple(items.values()), freshness
+        return tuple(items.values()), hints
 
     async def _ask(self, line: Line, method: Housekeeping, params: Mapping[str, Any]) -> Answer:
         permit = HousekeepingPermit(method)
@@ -265,6 +271,15 @@ class Discovery:
 
 # Declared so that upstreams list the tools they offer to interactive clients; nobody is ever asked on this session.
 _DECLARED: Mapping[str, Any] = {"elicitation": {"form": {}, "url": {}}}
+
+
+def _left(hints: Sequence[Hint]) -> Freshness | None:
+    """What is left now for a list of these pages: as fresh as its oldest page, public only if all are."""
+    if all(fresh is None for _, fresh in hints):
+        return None
+    now = time.monotonic()
+    left = min(0 if fresh is None else fresh.ttl_ms - math.ceil((now - at) * 1000) for at, fresh in hints)
+    return Freshness(max(0, left), all(fresh is not None and fresh.public for _, fresh in hints))
 
 
 def _meta(value: Mapping[str, Any]) -> Mapping[str, Any]:

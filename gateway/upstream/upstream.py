@@ -179,7 +179,7 @@ class Upstream:
         async with self._probing:
             if self.era is None:
                 self.era = await self._find_era()
-                log.info("era_found", upstream=self.server.slug, version=self.server.version, era=self.era.value)
+                log.debug("era_found", upstream=self.server.slug, version=self.server.version, era=self.era.value)
             return self.era
 
     async def _find_era(self) -> Era:

@@ -67,7 +67,7 @@ async def send(port: int, *pieces: bytes | Iterable[bytes]) -> Answer:
         writing = asyncio.create_task(_write(writer, pieces))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await _answer(reader)
+                return await _answer(reader, bodiless=isinstance(pieces[0], bytes) and pieces[0].startswith(b"HEAD "))
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -82,12 +82,12 @@ async def _write(writer: asyncio.StreamWriter, pieces: Iterable[bytes | Iterable
             await writer.drain()
 
 
-async def _answer(reader: asyncio.StreamReader) -> Answer:
+async def _answer(reader: asyncio.StreamReader, *, bodiless: bool) -> Answer:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):
         return Answer(0, b"", b"")
     status = int(head.split(b" ", 2)[1])
     found = _LENGTH.search(head)
-    body = await reader.readexactly(int(found[1])) if found else b""
+    body = await reader.readexactly(int(found[1])) if found and not bodiless else b""
     return Answer(status, head, body)

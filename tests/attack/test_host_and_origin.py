@@ -106,9 +106,10 @@ async def test_no_spelling_of_path_or_headers_goes_round_authentication(attacked
     guarded = ("/mcp", "/%6dcp", "/mcp?", "/mcp?/livez", "/mcp#/livez", "/servers/one/mcp", "/servers/none/mcp", "/sse")
     unknown = ("/livez/../mcp", "/livez/%2e%2e/mcp", "/livez%2f..%2fmcp", "//mcp", "/mcp/", "/MCP", "/mcp%00", "/mcp;x")
     forged = {
-        **{name: "/livez" for name in ("x-original-url", "x-rewrite-url", "x-forwarded-path", "x-forwarded-prefix")},
-        **{"x-forwarded-host": "evil.example", "forwarded": "host=evil.example", "x-http-method-override": "GET"},
-        **{"x-forwarded-for": "127.0.0.1", "x-real-ip": "127.0.0.1", "x-forwarded-user": "admin"},
+        **dict.fromkeys(("x-original-url", "x-rewrite-url", "x-forwarded-path", "x-forwarded-prefix"), "/livez"),
+        **dict.fromkeys(("x-forwarded-for", "x-real-ip", "x-forwarded-user", "forwarded"), "127.0.0.1"),
+        "x-forwarded-host": "evil.example",
+        "x-http-method-override": "GET",
     }
     for path in (*guarded, *unknown):
         sent = request(attacked.port, line=f"POST {path} HTTP/1.1".encode(), headers={**headers, **forged}, body=body)
@@ -136,7 +137,7 @@ async def test_a_credential_that_is_not_valid_is_refused_also_where_none_is_need
         await open_to_all.assert_alive()
 
 
-async def test_a_key_in_the_url_is_no_key(attacked: Planes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_key_in_the_url_is_no_key(attacked: Planes, capfd: pytest.CaptureFixture[str]) -> None:
     """A03: refused, and found in no log."""
     headers, body = tool_call()
     since = attacked.since_now()
@@ -146,4 +147,4 @@ async def test_a_key_in_the_url_is_no_key(attacked: Planes, caplog: pytest.LogCa
         assert answer.error == (401, -32600)
     assert since.nothing_happened()
     assert attacked.key is not None
-    assert attacked.key not in caplog.text
+    assert attacked.key not in "".join(capfd.readouterr())

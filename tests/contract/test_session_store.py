@@ -14,8 +14,6 @@ from gateway.storage.engine import Database
 from gateway.storage.sessions import PostgresSessionStore
 from tests.support.stores import MemorySessionStore
 
-pytest_plugins = ["tests.support.postgres"]
-
 NOW = 1_800_000_000.0
 KEY = session_key("one")
 OTHER = session_key("two")

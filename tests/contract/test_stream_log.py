@@ -14,8 +14,6 @@ from gateway.storage.engine import Database
 from gateway.storage.stream_log import PostgresStreamLog
 from tests.support.stores import MemoryChanges, MemoryStreamLog
 
-pytest_plugins = ["tests.support.postgres"]
-
 NOW = 1_800_000_000.0
 
 

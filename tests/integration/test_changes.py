@@ -23,8 +23,6 @@ from gateway.storage.keys import PostgresKeyStore
 from gateway.storage.sessions import PostgresSessionStore
 from tests.support.severed import Wire
 
-pytest_plugins = ["tests.support.postgres"]
-
 RING = KeyRing.parse(KeyRing.generate())
 PRINCIPAL = "key:a"
 

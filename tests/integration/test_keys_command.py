@@ -18,8 +18,6 @@ from gateway.storage.engine import Database
 from gateway.storage.keys import PostgresKeyStore
 from tests.support.stores import MemoryChanges
 
-pytest_plugins = ["tests.support.postgres"]
-
 RING = KeyRing.generate()
 
 

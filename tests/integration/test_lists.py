@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from tests.support.clients import NEWEST, OLDEST, REVISIONS, Client, ModernClien
 from tests.support.federation import Federation, federation
 from tests.support.gateway import replica, server
 from tests.support.upstream_eras import upstream_of
-from tests.support.upstreams import TOOL, Exchange, ScriptedUpstream
+from tests.support.upstreams import TOOL, Exchange, ScriptedUpstream, scripted
 
 OBJECT = {"type": "object"}
 SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "urn:example:tool",
     "type": "object",
-    "$defs": {"size": {"$anchor": "size", "type": "integer", "maximum": 2**70, "multipleOf": 0.5}},
+    "$defs": {"size": {"$anchor": "size", "type": "integer", "maximum": 2**60, "multipleOf": 0.5}},
     "properties": {
         "size": {"$ref": "#/$defs/size", "default": None, "x-vendor": {"$ref": "not a reference", "deep": [[], {}]}},
         "either": {"oneOf": [{"const": 1.0}, {"enum": [None, False, "\u00e9"]}], "unevaluatedProperties": False},
@@ -139,7 +138,7 @@ async def test_what_one_principal_sees_is_never_shown_to_another(world: Federati
             assert ("tools" in found["capabilities"]) == (grant != "nothing")
 
 
-def with_hints(ttl: int, scope: str, *, after: float = 0.0) -> ScriptedUpstream:
+def with_hints(ttl: int, scope: str) -> ScriptedUpstream:
     """A modern upstream with these hints on its list of tools, in two pages of which the second is the stricter."""
     upstream = ScriptedUpstream("modern")
 
@@ -167,59 +166,59 @@ async def test_hints_are_those_of_the_strictest_part(database_url: str, tmp_path
         assert named["cacheScope"] == "private"
 
 
-@pytest.mark.parametrize(
-    "hints", [{"ttlMs": 0}, {"ttlMs": -5}, {"ttlMs": "soon"}, {"ttlMs": None}, {"cacheScope": "x"}]
-)
-async def test_odd_hints_are_read_as_the_strictest(database_url: str, tmp_path: Path, hints: dict[str, Any]) -> None:
+ODD_HINTS: list[dict[str, Any]] = [
+    {"ttlMs": 0},
+    {"ttlMs": -5, "cacheScope": "private"},
+    {"ttlMs": "soon"},
+    {"ttlMs": None},
+    {"ttlMs": True, "cacheScope": None},
+    {"cacheScope": "x"},
+]
+
+
+async def test_odd_hints_are_read_as_the_strictest(database_url: str, tmp_path: Path) -> None:
     """P35."""
-    upstream = ScriptedUpstream("modern")
 
-    async def listed(exchange: Exchange) -> None:
-        await exchange.result({"resultType": "complete", "tools": [TOOL], **hints})
+    def odd(hints: dict[str, Any]) -> ScriptedUpstream:
+        async def listed(exchange: Exchange) -> None:
+            await exchange.result({"resultType": "complete", "tools": [TOOL], **hints})
 
-    upstream.acts["tools/list"] = listed
-    async with federation(database_url, tmp_path, {"one": upstream}) as running:
-        found = await speaker_at(running).result("tools/list")
-        assert (found["ttlMs"], found["cacheScope"]) == (0, "private")
+        return ScriptedUpstream("modern", acts={"tools/list": listed})
+
+    upstreams = {f"odd{number}": odd(hints) for number, hints in enumerate(ODD_HINTS)}
+    async with federation(database_url, tmp_path, upstreams) as running:
+        for slug in upstreams:
+            found = await speaker_at(running, slug).result("tools/list")
+            assert (found["ttlMs"], found["cacheScope"]) == (0, "private")
 
 
 async def test_schemas_arrive_as_equal_json(database_url: str, tmp_path: Path) -> None:
     """P40: at modern clients whole, at either endpoint, whatever era the upstream has."""
     tool = {"name": "t", "inputSchema": SCHEMA, "outputSchema": {"type": "array", "items": SCHEMA}, "x-vendor": SCHEMA}
-    upstreams = {"new": upstream_of(NEWEST, tools=[tool]), "old": upstream_of("2025-11-25", tools=[tool])}
+    upstreams = {"new": upstream_of(NEWEST, tools=[tool]), "older": upstream_of("2025-11-25", tools=[tool])}
     async with federation(database_url, tmp_path, upstreams) as running:
         merged = await speaker_at(running).result("tools/list")
-        assert merged["tools"] == [{**tool, "name": "new__t"}, {**tool, "name": "old__t"}]
+        assert merged["tools"] == [{**tool, "name": "new__t"}, {**tool, "name": "older__t"}]
         for slug in upstreams:
             assert (await speaker_at(running, slug).result("tools/list"))["tools"] == [tool]
 
 
 async def test_a_reference_into_the_network_is_not_followed(database_url: str, tmp_path: Path) -> None:
     """P41: neither when the tool is listed nor when it is called."""
-    schemas = ScriptedUpstream("modern")
     upstream = ScriptedUpstream("modern")
-    async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(federation(database_url, tmp_path, {"bait": schemas}))
-        before = len(schemas.seen)
+    async with scripted(ScriptedUpstream("modern")) as schemas:
         for member, reference in (("inputSchema", "$ref"), ("outputSchema", "$ref"), ("inputSchema", "$dynamicRef")):
             schema = {"type": "object", "properties": {"a": {reference: f"{schemas.url}/schema.json"}}}
-            name = f"{member}{reference[1:]}"
-            upstream.tools.append({"name": name, "inputSchema": OBJECT, member: schema})
-        upstream.tools = [*upstream.tools]
-        path = tmp_path / "other"
-        other = await stack.enter_async_context(federation(database_url, path, {"up": upstream}))
-        assert ids((await speaker_at(other).result("tools/list"))["tools"], Kind.TOOL) == ["up__echo"]
-        for tool in upstream.tools:
-            await speaker_at(other).ask("tools/call", {"name": f"up__{tool['name']}", "arguments": {"a": 1}})
+            upstream.tools.append({"name": f"{member}{reference[1:]}", "inputSchema": OBJECT, member: schema})
+        async with federation(database_url, tmp_path, {"up": upstream}) as running:
+            assert ids((await speaker_at(running).result("tools/list"))["tools"], Kind.TOOL) == ["up__echo"]
+            for tool in upstream.tools:
+                await speaker_at(running).ask("tools/call", {"name": f"up__{tool['name']}", "arguments": {"a": 1}})
         assert len(upstream.requests("tools/call")) == 1
-        assert len(schemas.seen) == before
-        assert running.replica is not other.replica
+        assert schemas.seen == []
 
 
-@pytest.mark.parametrize("client", REVISIONS)
-async def test_a_tool_with_an_array_for_output_is_usable_by_everybody(
-    database_url: str, tmp_path: Path, client: str
-) -> None:
+async def test_a_tool_with_an_array_for_output_is_usable_by_everybody(database_url: str, tmp_path: Path) -> None:
     """P42: with the official client too, which validates all it gets."""
     rows = [{"n": 1}, {"n": 2}]
     array = {"type": "array", "items": OBJECT}
@@ -230,13 +229,14 @@ async def test_a_tool_with_an_array_for_output_is_usable_by_everybody(
 
     upstream.acts["tools/call"] = call
     async with federation(database_url, tmp_path, {"up": upstream}) as running:
-        async with running.client(client) as speaker:
-            await check_array(speaker, rows)
-        if client in (NEWEST, "2025-11-25"):
-            async with mcp.Client(running.replica.mcp, mode=client if client == NEWEST else "legacy") as official:
+        for client in REVISIONS:
+            async with running.client(client) as speaker:
+                await check_array(speaker, rows)
+        for mode in (NEWEST, "legacy"):
+            async with mcp.Client(running.replica.mcp, mode=mode) as official:
                 assert [tool.name for tool in (await official.list_tools()).tools] == ["up__echo", "up__plain"]
                 result = await official.call_tool("up__echo", {})
-                assert (result.structured_content == rows) == (client == NEWEST)
+                assert (result.structured_content == rows) == (mode == NEWEST)
 
 
 async def check_array(speaker: Client, rows: list[dict[str, int]]) -> None:
@@ -265,18 +265,18 @@ MALFORMED: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("upstream_revision", [OLDEST, "2025-11-25", NEWEST])
-async def test_a_malformed_item_removes_itself_only(database_url: str, tmp_path: Path, upstream_revision: str) -> None:
+async def test_a_malformed_item_removes_itself_only(database_url: str, tmp_path: Path) -> None:
     """P43."""
-    upstream = many("x", upstream_revision)
-    upstream.tools = [upstream.tools[0], *MALFORMED, *upstream.tools[1:]]
-    upstream.prompts = [{"name": 5}, *upstream.prompts]
-    upstream.resources = [*upstream.resources, {"name": "no uri"}, {"uri": 5, "name": "x"}]
-    upstream.templates = [{"name": "no template"}, *upstream.templates]
-    async with federation(database_url, tmp_path, {"up": upstream}) as running:
+    upstreams = {"oldest": many("x", OLDEST), "older": many("x", "2025-11-25"), "newest": many("x")}
+    for upstream in upstreams.values():
+        upstream.tools = [upstream.tools[0], *MALFORMED, *upstream.tools[1:]]
+        upstream.prompts = [{"name": 5}, *upstream.prompts]
+        upstream.resources = [*upstream.resources, {"name": "no uri"}, {"uri": 5, "name": "x"}]
+        upstream.templates = [{"name": "no template"}, *upstream.templates]
+    async with federation(database_url, tmp_path, upstreams) as running:
         for client in (OLDEST, "2025-06-18", NEWEST):
             async with running.client(client) as speaker:
                 for kind in Kind:
-                    assert len((await speaker.result(kind.method))[kind.value]) == 5
+                    assert len((await speaker.result(kind.method))[kind.value]) == 15
         async with mcp.Client(running.replica.mcp, mode="legacy") as official:
-            assert len((await official.list_tools()).tools) == 5
+            assert len((await official.list_tools()).tools) == 15

@@ -20,8 +20,6 @@ from gateway.storage import migrate, tables
 from gateway.storage.engine import Database
 from gateway.storage.keys import PostgresKeyStore
 
-pytest_plugins = ["tests.support.postgres"]
-
 OURS = {*tables.metadata.tables, *catalogue_tables.metadata.tables}
 
 

@@ -27,6 +27,7 @@ from tests.support.processes import (
     children_of,
     eventually,
     gateway_process,
+    launch,
     lives,
     until,
 )
@@ -136,6 +137,10 @@ async def test_after_a_kill_of_the_whole_group_the_next_start_works_and_the_key_
     upstream: SessionUpstream, database_url: str, tmp_path: Path
 ) -> None:
     config = {"servers": [server("kept", upstream.url)]}
+    starting = launch(tmp_path, config, "--port", "0", DATABASE_URL=database_url)
+    await until(lambda: children_of(starting.program.pid), "its first worker", START_SECONDS)
+    await starting.killed()  # the worker has hardly begun, and does not know yet whose it is
+    await starting.nothing_left()
     async with gateway_process(tmp_path, config, DATABASE_URL=database_url) as first, aiohttp.ClientSession() as http:
         session = await SessionClient(http, first.mcp, LEGACY, first.run["key"]).open(None)
         async with session.stream():  # an open stream must not keep the port

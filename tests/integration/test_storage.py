@@ -31,8 +31,6 @@ from gateway.storage.sessions import PostgresSessionStore
 from gateway.storage.stream_log import PostgresStreamLog
 from tests.support.stores import MemoryChanges
 
-pytest_plugins = ["tests.support.postgres"]
-
 NOW = 1_800_000_000.0
 OLD, NEW = KeyRing.generate(), KeyRing.generate()
 SESSION = StoredSession("key:a", "", "2025-11-25", {}, {}, NOW)

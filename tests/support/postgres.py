@@ -1,6 +1,6 @@
 """Fixtures: one PostgreSQL for the test run, an empty database for each test module.
 
-A plugin: a module that wants its fixtures says `pytest_plugins = ["tests.support.postgres"]`.
+A plugin, which tests/conftest.py names: imported as a module, its fixtures would be made once for every importer.
 """
 
 from __future__ import annotations

@@ -1,0 +1,242 @@
+"""Changes told by upstreams of every era reach the clients of every era that asked for them, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import mcp
+import pytest
+from mcp.client.subscriptions import ResourceUpdated, ToolsListChanged
+
+from tests.support.clients import NEWEST, OLDEST, SECONDS, ChannelClient, Client, Events, ModernClient, SessionClient
+from tests.support.federation import Federation, federation
+from tests.support.upstream_eras import city, slug_of, upstream_of
+from tests.support.upstreams import TOOL, ScriptedUpstream
+
+ERAS = (OLDEST, "2025-11-25", NEWEST)
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+TOOLS_CHANGED = "notifications/tools/list_changed"
+UPDATED = "notifications/resources/updated"
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+
+
+async def heard(upstream: ScriptedUpstream, wanted: str | None = None) -> None:
+    """Returns when the gateway holds a standing stream at the upstream; `wanted` is a URI that it watches there."""
+    async with asyncio.timeout(SECONDS):
+        while not any(_watches(upstream, exchange.params, wanted) for exchange in upstream.listening):
+            upstream.listened.clear()
+            await upstream.listened.wait()
+
+
+def _watches(upstream: ScriptedUpstream, params: Mapping[str, Any], wanted: str | None) -> bool:
+    if upstream.era != "modern" or wanted is None:
+        return True
+    return wanted in params.get("notifications", {}).get("resourceSubscriptions", ())
+
+
+async def tell(upstream: ScriptedUpstream, method: str, params: dict[str, Any] | None = None) -> None:
+    """Says it on every standing stream that the gateway holds, as a server does that knows nothing of its clients."""
+    for exchange in tuple(upstream.listening):
+        tag = {} if upstream.era != "modern" else {"_meta": {SUBSCRIPTION: exchange.id}}
+        await exchange.notify(method, {**(params or {}), **tag})
+
+
+@asynccontextmanager
+async def listening(
+    speaker: ModernClient, wanted: dict[str, Any], request_id: int | str | None = None
+) -> AsyncIterator[tuple[Events, dict[str, Any]]]:
+    """An open listen, after its acknowledgement."""
+    if isinstance(request_id, int):
+        speaker._ids = request_id - 1
+    async with speaker.post("subscriptions/listen", {"notifications": wanted}) as response:
+        events = Events(response)
+        yield events, await events.message()
+
+
+@asynccontextmanager
+async def told(speaker: Client) -> AsyncIterator[Events]:
+    """The stream on which a client hears of changes of tools."""
+    if isinstance(speaker, ModernClient):
+        async with listening(speaker, {"toolsListChanged": True}) as (events, _):
+            yield events
+    elif isinstance(speaker, SessionClient):
+        async with speaker.stream() as events:
+            assert (await anext(events)).comment is not None
+            yield events
+    else:
+        assert isinstance(speaker, ChannelClient)
+        yield speaker.events
+
+
+@pytest.fixture(scope="module")
+async def world(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Federation]:
+    upstreams = {slug_of(era): city(era) for era in ERAS}
+    async with federation(database_url, tmp_path_factory.mktemp("state"), upstreams) as running:
+        yield running
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_changed_list_is_announced_and_read_anew(world: Federation, era: str) -> None:
+    """P34: long before the upstream's own ttl has passed, to clients of every era."""
+    slug = slug_of(era)
+    upstream = world.upstreams[slug]
+    await heard(upstream)
+    async with world.client(NEWEST) as modern, world.client("2025-06-18") as legacy, world.client(OLDEST) as oldest:
+        speakers = (modern, legacy, oldest)
+        async with told(modern) as one, told(legacy) as two, told(oldest) as three:
+            for name in ("added", "added-too"):
+                upstream.tools = [*upstream.tools, {**TOOL, "name": name}]
+                await tell(upstream, TOOLS_CHANGED)
+                for speaker, events in zip(speakers, (one, two, three), strict=True):
+                    assert (await events.message())["method"] == TOOLS_CHANGED
+                    names = [tool["name"] for tool in await speaker.all("tools/list", "tools")]
+                    assert f"{slug}__{name}" in names
+
+
+async def test_only_those_whose_own_view_changed_are_told(world: Federation) -> None:
+    """A principal that may not see the tool hears nothing of it, not even that there is something."""
+    slug = slug_of(NEWEST)
+    upstream = world.upstreams[slug]
+    await heard(upstream)
+    seeing, blind = await world.key("*"), await world.key(f"{slug_of(OLDEST)}__*", f"{slug}__shown")
+    async with world.client(NEWEST, key=seeing) as one, world.client(NEWEST, key=blind) as two:
+        async with told(one) as all_changes, told(two) as few_changes:
+            for name in ("hidden", "shown"):
+                upstream.tools = [*upstream.tools, {**TOOL, "name": name}]
+                await tell(upstream, TOOLS_CHANGED)
+                assert (await all_changes.message())["method"] == TOOLS_CHANGED
+            assert (await few_changes.message())["method"] == TOOLS_CHANGED
+            names = [tool["name"] for tool in await two.all("tools/list", "tools")]
+            assert f"{slug}__shown" in names
+            assert f"{slug}__hidden" not in names
+
+
+@pytest.mark.parametrize("era", ["2025-11-25", NEWEST])
+async def test_an_updated_resource_is_told_under_the_uri_that_was_asked_for(world: Federation, era: str) -> None:
+    """P36, P57: to a listen and to a subscribed session; sub-resources too; nobody hears of what was not asked for."""
+    slug = slug_of(era)
+    upstream = world.upstreams[slug]
+    uri = f"{slug}+file:///report"
+    async with world.client(NEWEST) as modern, world.client("2025-11-25") as legacy:
+        assert isinstance(modern, ModernClient)
+        assert isinstance(legacy, SessionClient)
+        wanted = {"resourceSubscriptions": [uri, "nobody+file:///x"]}
+        assert await legacy.result("resources/subscribe", {"uri": uri}) == {}
+        async with listening(modern, wanted) as (one, first), told(legacy) as two:
+            assert first["params"]["notifications"] == {"resourceSubscriptions": [uri]}
+            await watched(upstream)
+            for changed in ("file:///report", "file:///report/page/1"):
+                await tell(upstream, UPDATED, {"uri": "file:///other"})
+                await tell(upstream, UPDATED, {"uri": changed})
+                expected = {"uri": f"{slug}+{changed}"}
+                assert (await one.message())["params"] == {**expected, "_meta": {SUBSCRIPTION: modern._ids}}
+                message = await two.message()
+                assert (message["method"], message["params"]) == (UPDATED, expected)
+
+
+async def watched(upstream: ScriptedUpstream) -> None:
+    """Returns when both clients are served: one stream for the listen's holder, one for the session's."""
+    async with asyncio.timeout(SECONDS):
+        while len(upstream.listening) < 3:  # discovery's, the modern principal's, the session's
+            upstream.listened.clear()
+            await upstream.listened.wait()
+    await heard(upstream, "file:///report")
+
+
+async def test_a_listen_says_first_what_it_honours_and_tags_every_frame_with_its_id(
+    database_url: str, tmp_path: Path
+) -> None:
+    """P57: nothing is honoured that nobody offers, nothing is sent that was not asked for, and it ends with a result."""
+    plain = upstream_of(NEWEST)
+    quiet = upstream_of("2025-11-25", resources=[{"uri": "file:///q", "name": "q"}], capabilities={"resources": {}})
+    async with federation(database_url, tmp_path, {"plain": plain, "quiet": quiet}) as running:
+        speaker = ModernClient(running.http, running.replica.mcp, None, None)
+        everything = {
+            "toolsListChanged": True,
+            "promptsListChanged": True,
+            "resourcesListChanged": False,
+            "resourceSubscriptions": ["quiet+file:///q", "plain+file:///x"],
+            "somethingElse": True,
+        }
+        await heard(plain)
+        async with listening(speaker, everything, 41) as (events, first), listening(speaker, {}) as (silent, none):
+            assert (first["method"], first["params"]["notifications"]) == (ACKNOWLEDGED, {"toolsListChanged": True})
+            assert (none["params"]["notifications"], none["params"]["_meta"]) == ({}, {SUBSCRIPTION: 42})
+            plain.tools = [*plain.tools, {**TOOL, "name": "more"}]
+            await tell(plain, TOOLS_CHANGED)
+            frames = [first, await events.message()]
+            running.replica.gateway.drain()
+            frames += await events.rest()
+            last = frames[-1]
+            assert [frame.get("method") for frame in frames] == [ACKNOWLEDGED, TOOLS_CHANGED, None]
+            assert (last["id"], last["result"]["resultType"]) == (41, "complete")
+            tags = [frame.get("params", frame.get("result"))["_meta"][SUBSCRIPTION] for frame in frames]
+            assert tags == [41, 41, 41]
+            assert all(type(tag) is int for tag in tags)
+            assert [frame.get("id") for frame in await silent.rest()] == [42]
+
+
+async def test_the_official_client_is_told(world: Federation) -> None:
+    slug = slug_of(NEWEST)
+    upstream = world.upstreams[slug]
+    uri = f"{slug}+file:///report"
+    async with mcp.Client(world.replica.mcp, mode=NEWEST) as client:
+        async with client.listen(tools_list_changed=True, resource_subscriptions=[uri]) as changes:
+            assert changes.honored.tools_list_changed
+            await heard(upstream, "file:///report")
+            await tell(upstream, UPDATED, {"uri": "file:///report"})
+            async with asyncio.timeout(SECONDS):
+                assert await anext(aiter(changes)) == ResourceUpdated(uri=uri)
+                upstream.tools = [*upstream.tools, {**TOOL, "name": "official"}]
+                await tell(upstream, TOOLS_CHANGED)
+                assert isinstance(await anext(aiter(changes)), ToolsListChanged)
+            names = [tool.name for tool in (await client.list_tools()).tools]
+            assert f"{slug}__official" in names
+
+
+async def test_a_string_stays_a_string_as_subscription_id(world: Federation) -> None:
+    """P57: 7 and "7" are different ids."""
+    speaker = ModernClient(world.http, world.replica.mcp, None, None)
+    for request_id in (7, "7"):
+        async with listening(speaker, {"toolsListChanged": True}, request_id) as (_, first):
+            if isinstance(request_id, int):
+                assert first["params"]["_meta"] == {SUBSCRIPTION: 7}
+
+
+async def test_each_message_to_a_session_goes_to_one_stream(world: Federation) -> None:
+    """P23: a session's newest GET stream takes over; what belongs to a call is on that call's stream only."""
+    slug = slug_of("2025-11-25")
+    upstream = world.upstreams[slug]
+    await heard(upstream)
+    async with world.client("2025-11-25") as speaker:
+        assert isinstance(speaker, SessionClient)
+        async with told(speaker) as older, told(speaker) as newer:
+            assert await older.rest() == []
+            upstream.tools = [*upstream.tools, {**TOOL, "name": "once"}]
+            await tell(upstream, TOOLS_CHANGED)
+            assert (await newer.message())["method"] == TOOLS_CHANGED
+            await speaker.delete()
+            assert await newer.rest() == []
+
+
+async def test_an_unsubscribed_session_is_told_no_more(world: Federation) -> None:
+    """The upstream of a session is unsubscribed too."""
+    slug = slug_of("2025-11-25")
+    upstream = world.upstreams[slug]
+    uris = [f"{slug}+file:///report", f"{slug}+file:///second"]
+    async with world.client("2025-11-25") as speaker:
+        for uri in uris:
+            await speaker.result("resources/subscribe", {"uri": uri})
+        async with told(speaker) as events:
+            await speaker.result("resources/unsubscribe", {"uri": uris[0]})
+            sent = [call["params"] for call in upstream.requests("resources/unsubscribe")]
+            assert sent == [{"uri": "file:///report"}]
+            held = len(upstream.listening)
+            assert held >= 1
+            for uri in ("file:///report", "file:///second"):
+                await tell(upstream, UPDATED, {"uri": uri})
+            assert (await events.message())["params"] == {"uri": uris[1]}
