@@ -80,7 +80,7 @@ def _without_app(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**raw, "_meta": {key: value for key, value in meta.items() if key not in ("ui", "ui/resourceUri")}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class View:
     """All that one endpoint offers, before anybody's grants are applied. Order is stable: servers, then their own.
 

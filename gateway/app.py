@@ -6,10 +6,11 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import orjson
 import structlog
@@ -37,6 +38,7 @@ from gateway.errors import StorageUnavailable
 from gateway.identity.api_keys import ApiKeys
 from gateway.keys import KeyRing
 from gateway.policy.standard import standard
+from gateway.sessions.model import UpstreamSession
 from gateway.sessions.registry import SessionRegistry
 from gateway.settings import Settings
 from gateway.storage.changes import Changes
@@ -49,27 +51,42 @@ from gateway.upstream.pool import Pool
 
 log = structlog.get_logger()
 
+READY_WITHOUT_DATABASE: Final = 60.0
+"""Seconds for which a replica that has lost Postgres stays in service: to end all replicas at once helps nobody."""
+
 
 class Gateway:
-    """One replica: an ASGI application with a lifespan. Everything it keeps is in Postgres or can be lost."""
+    """One replica: an ASGI application with a lifespan. Everything it keeps is in Postgres or can be lost.
+
+    `clock` gives seconds that only go forward, as `time.monotonic`.
+    """
 
     def __init__(
-        self, settings: Settings, *, database_url: str, keys: KeyRing, host: str, port: int, state_dir: Path
+        self,
+        settings: Settings,
+        *,
+        database_url: str,
+        keys: KeyRing,
+        host: str,
+        port: int,
+        state_dir: Path,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         section = settings.gateway
         self._database = Database(database_url)
-        self._changes = Changes(self._database)
+        self._changes = Changes(self._database, clock=clock)
         self._stream_log = PostgresStreamLog(self._database, self._changes, clock=time.time)
         self._registry = SessionRegistry(
             PostgresSessionStore(self._database, keys),
             self._changes,
             clock=time.time,
             idle=timedelta(seconds=section.session_idle),
+            expired=self._end_expired,
         )
         self._definitions = PostgresDefinitionStore(self._database.connect)
         self._catalogue = Catalogue(declared.servers(settings.servers), time.monotonic)
         self._journal = Journal(state_dir / "records" / f"{os.getpid()}.jsonl")
-        self._saving: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._upstreams = Pool(
             self._catalogue,
             self._registry,
@@ -155,7 +172,7 @@ class Gateway:
             await self._stream_log.stop()
             await self._registry.stop()
             await self._changes.stop()
-            await asyncio.gather(*self._saving, return_exceptions=True)
+            await asyncio.gather(*self._background, return_exceptions=True)
             await self._database.dispose()
             self._journal.close()
 
@@ -170,8 +187,19 @@ class Gateway:
         """Readiness is ours alone: no upstream's health is in it."""
         if self._draining:
             return 503, b'{"status":"draining"}'
-        healthy = self._changes.healthy
-        return (200 if healthy else 503), orjson.dumps({"status": "ok" if healthy else "database unavailable"})
+        if self._changes.healthy:
+            return 200, b'{"status":"ok"}'
+        away = self._changes.unheard_for
+        if away >= READY_WITHOUT_DATABASE:
+            return 503, b'{"status":"database unavailable"}'
+        return 200, orjson.dumps({"status": "degraded", "detail": f"database unavailable for {away:.0f} s"})
+
+    def _end_expired(self, left: Sequence[tuple[str, UpstreamSession]]) -> None:
+        """Holders have expired: their upstream sessions are ended in the background."""
+        for holder_key, session in left:
+            task = asyncio.get_running_loop().create_task(self._upstreams.end_sessions(holder_key, [session]))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
 
     # --- definitions outlive the process: a server that is away when we start is still listed
 
@@ -184,8 +212,8 @@ class Gateway:
 
     def _save(self, server: Server, definition: Definition) -> None:
         task = asyncio.get_running_loop().create_task(self._save_now(server, definition))
-        self._saving.add(task)
-        task.add_done_callback(self._saving.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _save_now(self, server: Server, definition: Definition) -> None:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from catalogue.model import Kind
@@ -15,6 +17,8 @@ from gateway.policy.authorization import Hidden, permits
 
 INSTRUCTIONS_CHARACTERS: Final = 16_000
 """Bound of the merged instructions; what does not fit is left out, whole servers at a time."""
+UNAVAILABLE_TTL_MS: Final = 5_000
+"""For lists with a part that is away and served from what it last published."""
 DEFAULT_TTL_MS: Final = 60_000
 """For lists of upstreams whose revision names no ttl: we hear of changes, a client without a stream does not."""
 
@@ -76,21 +80,31 @@ def _merged(parts: list[Any]) -> str | None:
 
 def remaining_ttl(view: View, kind: Kind | None) -> int:
     """Milliseconds for which a list (None: the introduction) is fresh: the least of what its parts have left."""
-    now = time.monotonic()
-    least = DEFAULT_TTL_MS
+    longest, stale_at = _freshness(view, kind)
+    return max(0, int(min(longest, (stale_at - time.monotonic()) * 1000)))
+
+
+@lru_cache(maxsize=64)
+def _freshness(view: View, kind: Kind | None) -> tuple[int, float]:
+    """The longest a list may be kept (ms), and when the first of its parts is stale (monotonic seconds)."""
+    longest, stale_at = DEFAULT_TTL_MS, math.inf
     for part in view.parts:
         for listed, fresh in part.definition.freshness.items():
-            if kind is not None and listed is not kind:
-                continue
-            least = min(least, max(0, fresh.ttl_ms - int((now - part.published_at) * 1000)))
+            if kind is None or listed is kind:
+                stale_at = min(stale_at, part.published_at + fresh.ttl_ms / 1000)
         if not part.available:
-            least = min(least, 5_000)
-    return least
+            longest = UNAVAILABLE_TTL_MS
+    return longest, stale_at
 
 
 def shared(view: View, caller: Caller, kind: Kind | None) -> bool:
     """May the reply be kept for other callers? Only where nothing was filtered and every part says so itself."""
-    if caller.principal.kind != "anonymous" or caller.principal.grants != ("*",) or not view.parts:
+    return caller.principal.kind == "anonymous" and caller.principal.grants == ("*",) and _public(view, kind)
+
+
+@lru_cache(maxsize=64)
+def _public(view: View, kind: Kind | None) -> bool:
+    if not view.parts:
         return False
     kinds = list(Kind) if kind is None else [kind]
     return all(

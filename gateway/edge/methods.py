@@ -31,6 +31,11 @@ _LISTS: Final = {kind.method: kind for kind in Kind}
 _LEVELS: Final = frozenset({"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"})
 _EMPTY: Final = b"{}"
 
+CLIENT_BYTES: Final = 16 * 1024
+"""Of what a client says of itself, which is kept for as long as its session."""
+SUBSCRIPTIONS: Final = 1000
+"""Resources one session may be subscribed to."""
+
 Answerer = Callable[[Caller, Mapping[str, Any], Outlet], Awaitable[bytes]]
 Headers = list[tuple[bytes, bytes]]
 
@@ -83,6 +88,9 @@ class LegacyMethods:
             methods.validate_client_request("initialize", LATEST_HANDSHAKE_VERSION, params)
         except ValidationError as error:
             raise InvalidParams(first_fault(error)) from None
+        for name in ("clientInfo", "capabilities"):
+            if len(jsonrpc.dumps(params[name])) > CLIENT_BYTES:
+                raise InvalidParams(f"{name}: must be at most {CLIENT_BYTES} bytes")
         offered = params["protocolVersion"]
         session = await self._registry.open(
             principal=principal.id,
@@ -158,6 +166,8 @@ class LegacyMethods:
     async def _subscribe(
         self, session: GatewaySession, caller: Caller, params: Mapping[str, Any], outlet: Outlet, *, on: bool
     ) -> bytes:
+        if on and len(session.subscriptions) >= SUBSCRIPTIONS:
+            raise InvalidParams(f"uri: a session may subscribe to at most {SUBSCRIPTIONS} resources")
         uri = await self._dispatch.subscribe(caller, params, outlet, on=on)
         await (self._registry.subscribe(session, uri) if on else self._registry.unsubscribe(session, uri))
         return _EMPTY

@@ -31,6 +31,7 @@ from gateway.edge.listening import Listening
 from gateway.edge.outlets import Plain, PostOutlet
 from gateway.edge.replies import Reply, for_error, rejection, result_body
 from gateway.errors import GatewayError, UnknownMethod
+from gateway.policy.authorization import visible
 
 log = structlog.get_logger()
 
@@ -132,7 +133,13 @@ class Modern:
             name = params.get("name")
             item = self._dispatch.view(caller).tool(name) if isinstance(name, str) else None
             arguments = params.get("arguments")
-            if item is not None and item.header_map and isinstance(arguments, dict | None):
+            # Headers of a hidden tool are not checked: an absent one has none to be wrong.
+            if (
+                item is not None
+                and item.header_map
+                and isinstance(arguments, dict | None)
+                and visible(caller.principal, (item,))
+            ):
                 found = validate_mcp_param_headers(item.raw.get("inputSchema"), arguments or {}, request.headers)
                 if found is not None:
                     raise Refused(rejection(found), request_id)

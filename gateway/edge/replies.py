@@ -87,7 +87,9 @@ def for_error(error: GatewayError, *, method: str, revision: str, modern: bool) 
         reply = Reply(reply.status, reply.code, reply.message, {**data, RECORD_META_KEY: record}, None, reply.headers)
     if not modern and reply.status in (400, 404) and not isinstance(error, SessionGone):
         return Reply(200, reply.code, reply.message, reply.data, reply.result, reply.headers)
-    if isinstance(error, Denied | UpstreamError) and method == "tools/call" and reply.code in _ACTIONABLE:
+    # An upstream's own error may have one of our numbers.
+    ours = reply.code in _ACTIONABLE and not (isinstance(error, UpstreamRefused) and error.code == reply.code)
+    if ours and isinstance(error, Denied | UpstreamError) and method == "tools/call":
         return _tool_error(error, record, modern=modern)
     return reply
 

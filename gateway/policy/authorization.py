@@ -100,6 +100,12 @@ def _upstream_name(call: Call) -> str:
     return str(found.get("uri", ""))
 
 
+def unless_hidden(call: Call, error: errors.GatewayError) -> errors.GatewayError:
+    """What to answer where something else is wrong with a call: if it is hidden, no more than for an absent name."""
+    access = permits(call.caller.principal, call.server, call.item, _upstream_name(call))
+    return absent(call.item, call.exposed_name) if isinstance(access, Hidden) else error
+
+
 def absent(item: Item | None, exposed_name: str) -> errors.GatewayError:
     """The answer for a name that does not exist for this caller."""
     if item is not None and item.kind is Kind.TOOL:

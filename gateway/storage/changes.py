@@ -47,16 +47,21 @@ async def notify(connection: AsyncConnection, *changes: tuple[str, str]) -> None
 
 
 class Changes:
-    """The bus of one process. `start` and `stop` frame its use; before and after it is not healthy."""
+    """The bus of one process. `start` and `stop` frame its use; before and after it is not healthy.
 
-    def __init__(self, database: Database) -> None:
+    `clock` gives seconds that only go forward, as `time.monotonic`.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
         self._subscribers: dict[str, list[Callable[[str], None]]] = {}
         self._queue: dict[str, None] = {}
         self._queued = asyncio.Event()
         # What this process has sent comes back to it, from the backend that sent it; it was told already.
         self._echoes: Counter[tuple[int, str]] = Counter()
         self._heard_until = -math.inf
+        self._last_certain = -math.inf  # as `_heard_until`, and kept when the connection breaks
         self._listener: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._stopping = False
@@ -64,7 +69,12 @@ class Changes:
     @property
     def healthy(self) -> bool:
         """True while every change made up to 750 ms ago has certainly been heard."""
-        return time.monotonic() - self._heard_until < _HEALTHY_FOR
+        return self._clock() - self._heard_until < _HEALTHY_FOR
+
+    @property
+    def unheard_for(self) -> float:
+        """Seconds since it was last certain that nothing is missed; infinite before the first time."""
+        return self._clock() - self._last_certain
 
     def subscribe(self, kind: str, callback: Callable[[str], None]) -> Callable[[], None]:
         """Calls back with the id of every change of this kind; returns what ends that."""
@@ -183,22 +193,22 @@ class Changes:
             broken.set()
 
         connection.add_termination_listener(end)
-        since = time.monotonic()
+        since = self._clock()
         await connection.add_listener(CHANNEL, self._heard)
         # What changed before this moment was not heard, and echoes of what was sent before it will not come.
         self._echoes.clear()
         self._tell(EVERYTHING, "")
-        self._heard_until = since
+        self._heard_until = self._last_certain = since
         listening.set()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, since + _BEAT - time.monotonic())):
+                async with asyncio.timeout(max(0.0, since + _BEAT - self._clock())):
                     await broken.wait()
-            since = time.monotonic()
+            since = self._clock()
             # Postgres sends notifications in commit order on the same connection, before the answer to what is asked
             # after them, and asyncpg calls back in that order too.
             await connection.execute("SELECT 1", timeout=_DEAD_AFTER)
-            self._heard_until = since
+            self._heard_until = self._last_certain = since
 
     def _heard(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
         change = str(payload)

@@ -34,8 +34,8 @@ def _upstream(*, subscribe: bool) -> ScriptedUpstream:
 async def attacked(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Planes]:
     key = await issue_key(database_url, "*__echo", "*__open", "*__note:open")
     state = tmp_path_factory.mktemp("state")
-    upstreams = {"one": _upstream(subscribe=True), "two": _upstream(subscribe=False)}
-    async with planes(database_url, state, gateway=REQUIRED, key=key, **upstreams) as found:
+    one, two = _upstream(subscribe=True), _upstream(subscribe=False)
+    async with planes(database_url, state, gateway=REQUIRED, key=key, one=one, two=two) as found:
         yield found
 
 
@@ -113,7 +113,7 @@ async def test_hidden_and_absent_are_the_same_bytes_on_a_session(
     """A49: also inside a batch, where there are batches."""
     path, prefix, uri = (part.format(slug) for part in ENDPOINTS[endpoint])
     url = attacked.running.origin + path
-    session = await LegacySession(attacked.http, url, revision).open(**bearer(attacked.key))
+    session = await LegacySession(attacked.http, url, revision).open(None, **bearer(attacked.key))
     headers = {**session.headers, **bearer(attacked.key)}
     for ask in ASKS:
         since = attacked.since_now()

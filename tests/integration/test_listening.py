@@ -50,9 +50,7 @@ async def listening(
     speaker: ModernClient, wanted: dict[str, Any], request_id: int | str | None = None
 ) -> AsyncIterator[tuple[Events, dict[str, Any]]]:
     """An open listen, after its acknowledgement."""
-    if isinstance(request_id, int):
-        speaker._ids = request_id - 1
-    async with speaker.post("subscriptions/listen", {"notifications": wanted}) as response:
+    async with speaker.post("subscriptions/listen", {"notifications": wanted}, request_id=request_id) as response:
         events = Events(response)
         yield events, await events.message()
 
@@ -103,16 +101,16 @@ async def test_only_those_whose_own_view_changed_are_told(world: Federation) -> 
     upstream = world.upstreams[slug]
     await heard(upstream)
     seeing, blind = await world.key("*"), await world.key(f"{slug_of(OLDEST)}__*", f"{slug}__shown")
-    async with world.client(NEWEST, key=seeing) as one, world.client(NEWEST, key=blind) as two:
-        async with told(one) as all_changes, told(two) as few_changes:
-            for name in ("hidden", "shown"):
-                upstream.tools = [*upstream.tools, {**TOOL, "name": name}]
-                await tell(upstream, TOOLS_CHANGED)
-                assert (await all_changes.message())["method"] == TOOLS_CHANGED
-            assert (await few_changes.message())["method"] == TOOLS_CHANGED
-            names = [tool["name"] for tool in await two.all("tools/list", "tools")]
-            assert f"{slug}__shown" in names
-            assert f"{slug}__hidden" not in names
+    one, two = (ModernClient(world.http, world.replica.mcp, None, key) for key in (seeing, blind))
+    async with told(one) as all_changes, told(two) as few_changes:
+        for name in ("hidden", "shown"):
+            upstream.tools = [*upstream.tools, {**TOOL, "name": name}]
+            await tell(upstream, TOOLS_CHANGED)
+            assert (await all_changes.message())["method"] == TOOLS_CHANGED
+        assert (await few_changes.message())["method"] == TOOLS_CHANGED
+        names = [tool["name"] for tool in await two.all("tools/list", "tools")]
+        assert f"{slug}__shown" in names
+        assert f"{slug}__hidden" not in names
 
 
 @pytest.mark.parametrize("era", ["2025-11-25", NEWEST])
@@ -150,7 +148,7 @@ async def watched(upstream: ScriptedUpstream) -> None:
 async def test_a_listen_says_first_what_it_honours_and_tags_every_frame_with_its_id(
     database_url: str, tmp_path: Path
 ) -> None:
-    """P57: nothing is honoured that nobody offers, nothing is sent that was not asked for, and it ends with a result."""
+    """P57: nothing is honoured that nobody offers, nothing sent that nobody asked for, and it ends with a result."""
     plain = upstream_of(NEWEST)
     quiet = upstream_of("2025-11-25", resources=[{"uri": "file:///q", "name": "q"}], capabilities={"resources": {}})
     async with federation(database_url, tmp_path, {"plain": plain, "quiet": quiet}) as running:
@@ -163,48 +161,39 @@ async def test_a_listen_says_first_what_it_honours_and_tags_every_frame_with_its
             "somethingElse": True,
         }
         await heard(plain)
-        async with listening(speaker, everything, 41) as (events, first), listening(speaker, {}) as (silent, none):
+        async with listening(speaker, everything, 7) as (events, first), listening(speaker, {}, "7") as (silent, none):
             assert (first["method"], first["params"]["notifications"]) == (ACKNOWLEDGED, {"toolsListChanged": True})
-            assert (none["params"]["notifications"], none["params"]["_meta"]) == ({}, {SUBSCRIPTION: 42})
+            assert (none["params"]["notifications"], none["params"]["_meta"]) == ({}, {SUBSCRIPTION: "7"})
             plain.tools = [*plain.tools, {**TOOL, "name": "more"}]
             await tell(plain, TOOLS_CHANGED)
             frames = [first, await events.message()]
             running.replica.gateway.drain()
             frames += await events.rest()
-            last = frames[-1]
             assert [frame.get("method") for frame in frames] == [ACKNOWLEDGED, TOOLS_CHANGED, None]
-            assert (last["id"], last["result"]["resultType"]) == (41, "complete")
-            tags = [frame.get("params", frame.get("result"))["_meta"][SUBSCRIPTION] for frame in frames]
-            assert tags == [41, 41, 41]
-            assert all(type(tag) is int for tag in tags)
-            assert [frame.get("id") for frame in await silent.rest()] == [42]
+            assert (frames[-1]["id"], frames[-1]["result"]["resultType"]) == (7, "complete")
+            tags = [(frame["params"] if "method" in frame else frame["result"])["_meta"] for frame in frames]
+            assert [tag[SUBSCRIPTION] for tag in tags] == [7, 7, 7]
+            assert [frame.get("id") for frame in await silent.rest()] == ["7"]
 
 
 async def test_the_official_client_is_told(world: Federation) -> None:
     slug = slug_of(NEWEST)
     upstream = world.upstreams[slug]
     uri = f"{slug}+file:///report"
-    async with mcp.Client(world.replica.mcp, mode=NEWEST) as client:
-        async with client.listen(tools_list_changed=True, resource_subscriptions=[uri]) as changes:
-            assert changes.honored.tools_list_changed
-            await heard(upstream, "file:///report")
-            await tell(upstream, UPDATED, {"uri": "file:///report"})
-            async with asyncio.timeout(SECONDS):
-                assert await anext(aiter(changes)) == ResourceUpdated(uri=uri)
-                upstream.tools = [*upstream.tools, {**TOOL, "name": "official"}]
-                await tell(upstream, TOOLS_CHANGED)
-                assert isinstance(await anext(aiter(changes)), ToolsListChanged)
-            names = [tool.name for tool in (await client.list_tools()).tools]
-            assert f"{slug}__official" in names
-
-
-async def test_a_string_stays_a_string_as_subscription_id(world: Federation) -> None:
-    """P57: 7 and "7" are different ids."""
-    speaker = ModernClient(world.http, world.replica.mcp, None, None)
-    for request_id in (7, "7"):
-        async with listening(speaker, {"toolsListChanged": True}, request_id) as (_, first):
-            if isinstance(request_id, int):
-                assert first["params"]["_meta"] == {SUBSCRIPTION: 7}
+    async with (
+        mcp.Client(world.replica.mcp, mode=NEWEST) as client,
+        client.listen(tools_list_changed=True, resource_subscriptions=[uri]) as changes,
+    ):
+        assert changes.honored.tools_list_changed
+        await heard(upstream, "file:///report")
+        await tell(upstream, UPDATED, {"uri": "file:///report"})
+        async with asyncio.timeout(SECONDS):
+            assert await anext(aiter(changes)) == ResourceUpdated(uri=uri)
+            upstream.tools = [*upstream.tools, {**TOOL, "name": "official"}]
+            await tell(upstream, TOOLS_CHANGED)
+            assert isinstance(await anext(aiter(changes)), ToolsListChanged)
+        names = [tool.name for tool in (await client.list_tools()).tools]
+        assert f"{slug}__official" in names
 
 
 async def test_each_message_to_a_session_goes_to_one_stream(world: Federation) -> None:

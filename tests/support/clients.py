@@ -159,13 +159,17 @@ class ModernClient(Client):
 
     @asynccontextmanager
     async def post(
-        self, method: str, params: Mapping[str, Any] | None = None, *, meta: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        request_id: int | str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The open response; leaving it early closes the connection."""
         self._ids += 1
-        body = modern_message(
-            method, dict(params or {}), id=self._ids, capabilities=self.capabilities, meta=dict(meta or {})
-        )
+        options = {"id": self._ids if request_id is None else request_id, "meta": dict(meta or {})}
+        body = modern_message(method, dict(params or {}), capabilities=self.capabilities, **options)
         headers = {**modern_headers(body), **self.authorization}
         async with self.http.post(self.url, data=json.dumps(body), headers=headers) as response:
             yield response
