@@ -34,6 +34,7 @@ from gateway.edge.listening import Listening
 from gateway.edge.methods import LegacyMethods
 from gateway.edge.modern import Modern
 from gateway.edge.streamable import Streamable
+from gateway.edge.subscriptions import Subscriptions
 from gateway.errors import StorageUnavailable
 from gateway.identity.api_keys import ApiKeys
 from gateway.keys import KeyRing
@@ -107,11 +108,12 @@ class Gateway:
             dispatch, self._registry, self._upstreams, ServerRequests(keys), InFlight(self._changes)
         )
         self._listening = Listening(dispatch, announcements, keep_alive=section.keep_alive)
+        subscriptions = Subscriptions(dispatch, self._registry, self._changes)
         self._streamable = Streamable(
             methods,
-            dispatch,
             self._registry,
             announcements,
+            subscriptions,
             self._stream_log,
             self._changes,
             grace=section.stream_grace,
@@ -120,6 +122,7 @@ class Gateway:
         self._http_sse = HttpSse(
             methods,
             announcements,
+            subscriptions,
             self._stream_log,
             self._changes,
             keep_alive=section.keep_alive,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import structlog
 
@@ -24,7 +24,7 @@ class Watching:
         self._upstreams = upstreams
         self._outlet = outlet
         self._updated = updated
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
 
     async def add(self, calls: Sequence[Call]) -> list[str]:
         """Begins to watch; returns the exposed URIs that really are watched: permitted, and offered by the upstream."""
@@ -43,8 +43,8 @@ class Watching:
             return Answer({})
 
         task = asyncio.create_task(self._run(call, forward, admitted), name=f"watching {call.server.slug}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = call.exposed_name
+        task.add_done_callback(self._forget)
         try:
             await admitted
         except GatewayError:
@@ -66,9 +66,19 @@ class Watching:
         """`uri` may be below the one that was subscribed to (2026-07-28 server/resources, sub-resources)."""
         self._updated(uris.expose(call.server.slug, uri) if call.federated else uri)
 
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    async def remove(self, exposed: Collection[str]) -> None:
+        """Watches these URIs no longer."""
+        await self._end([task for task, uri in self._tasks.items() if uri in exposed])
+
     async def close(self) -> None:
         """Ends every watch."""
-        tasks = tuple(self._tasks)
+        await self._end(list(self._tasks))
+
+    @staticmethod
+    async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,7 +15,7 @@ from gateway.dispatch import Dispatch
 from gateway.edge import decoding
 from gateway.edge.authentication import Authentication
 from gateway.edge.decoding import Refused
-from gateway.edge.guard import Guard
+from gateway.edge.guard import Guard, repeated_header
 from gateway.edge.http import ClientGone, Receive, Request, Scope, Send
 from gateway.edge.http_sse import HttpSse
 from gateway.edge.modern import Modern, is_modern
@@ -79,6 +79,8 @@ class Edge:
         elif path == "/readyz":
             status, body = await self._ready()
             await request.respond(status, body)
+        elif request.has_repeated_headers and (name := repeated_header(request.raw_headers)) is not None:
+            await _reply(request, Reply(400, -32600, f"{name} header appears more than once"))
         elif not self._guard.host_allowed(request.headers.get("host")):
             await _reply(request, Reply(421, -32600, "Host is not served here"))
         elif not self._guard.origin_allowed(request.headers.get("origin")):

@@ -9,6 +9,18 @@ from gateway.settings import is_loopback
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
+_ONCE = frozenset({"host", "origin", "authorization", "content-type", "mcp-session-id", "last-event-id"})
+
+
+def repeated_header(lines: Iterable[tuple[str, str]]) -> str | None:
+    """A header that decides something and stands there twice: whoever is in front of us may go by the other one."""
+    seen: set[str] = set()
+    for name, _ in lines:
+        if name in _ONCE and name in seen:
+            return name
+        seen.add(name)
+    return None
+
 
 class Guard:
     """Exact lists of Host and Origin values (2025-11-25 basic/transports, Security Warning; DNS rebinding)."""

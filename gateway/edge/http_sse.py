@@ -19,11 +19,12 @@ from gateway.bridge.stream_log import StreamLog
 from gateway.calls import Caller, Message, Principal
 from gateway.edge.decoding import Refused, decode, read_json_body
 from gateway.edge.http import EVENT_STREAM, Request, accepts
-from gateway.edge.methods import LegacyMethods
+from gateway.edge.methods import LegacyMethods, caller_of
 from gateway.edge.outlets import Plain, message_text
 from gateway.edge.replies import Reply, for_error
 from gateway.edge.standing import Standing
-from gateway.errors import GatewayError, SessionGone
+from gateway.edge.subscriptions import Subscriptions
+from gateway.errors import GatewayError, InvalidParams, SessionGone
 from gateway.sessions.changes import Changes
 from gateway.sessions.model import GatewaySession
 
@@ -71,6 +72,7 @@ class HttpSse:
         self,
         methods: LegacyMethods,
         announcements: Announcements,
+        subscriptions: Subscriptions,
         stream_log: StreamLog,
         changes: Changes,
         *,
@@ -79,6 +81,7 @@ class HttpSse:
     ) -> None:
         self._methods = methods
         self._announcements = announcements
+        self._subscriptions = subscriptions
         self._log = stream_log
         self._changes = changes
         self._keep_alive = keep_alive
@@ -174,8 +177,12 @@ class HttpSse:
         kind = jsonrpc.kind_of(message)
         session = channel.session
         if kind is jsonrpc.Kind.REQUEST and message["method"] == "initialize":
+            if session is not None:
+                raise InvalidParams("this channel has been initialized")
             channel.session, body = await self._methods.initialize(channel.principal, "sse", message)
             channel.standing.push(body)
+            caller = caller_of(channel.session, channel.principal)
+            await self._subscriptions.follow(channel.session, caller, channel.standing)
         elif session is None:
             if kind is jsonrpc.Kind.REQUEST:
                 channel.standing.push(Reply(400, -32600, "initialize first").body(message["id"]))

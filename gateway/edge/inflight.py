@@ -6,8 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
+from gateway import jsonrpc
 from gateway.sessions.changes import Changes
 
 CANCEL: Final = "cancel"
@@ -67,4 +66,4 @@ class InFlight:
 
 
 def _key(session_key: str, request_id: str | int) -> str:
-    return f"{session_key}:{orjson.dumps(request_id).decode()}"
+    return f"{session_key}:{jsonrpc.dumps(request_id).decode()}"  # integers of any size

@@ -40,12 +40,14 @@ class Logged:
         self._primed = primed
         self._written = 0
         self._kept = True
+        self._opened = False
 
     async def start(self) -> bytes:
         """The priming event."""
         self._stream = secrets.token_hex(12)
         try:
             await self._log.open(self._session, self._stream)
+            self._opened = True
         except StorageUnavailable as error:
             self._fail(error)
         if not self._kept:
@@ -67,8 +69,8 @@ class Logged:
         return encode_event(data)
 
     async def end(self) -> None:
-        """Marks the stream as complete, so that a replay ends."""
-        if self._kept:
+        """Marks the stream as complete, so that a replay ends: also that of a stream with a gap."""
+        if self._opened:
             with contextlib.suppress(StorageUnavailable, StreamUnknown):
                 await self._log.end(self._session, self._stream)
 

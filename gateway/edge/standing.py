@@ -48,8 +48,6 @@ class Standing:
     async def run(self, first: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         """Serves the stream until it ends; returns also when the client leaves."""
         await self._request.start_stream(headers)
-        writing = asyncio.current_task()
-        assert writing is not None  # noqa: S101 - we run in one
         gone = asyncio.create_task(self._request.gone())
         gone.add_done_callback(lambda _: self._leave())
         try:
@@ -68,10 +66,10 @@ class Standing:
         self._wake.set()
 
     async def _serve(self, gone: asyncio.Task[None]) -> None:
-        while not gone.done() and not self._overflowed:
+        while not gone.done():
             while self._queue:
                 await self._request.write(await self._frame(self._queue.popleft()))
-            if self._ended:
+            if self._ended or self._overflowed:
                 return
             self._wake.clear()
             if self._queue or gone.done():

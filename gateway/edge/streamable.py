@@ -13,8 +13,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, is_version_at_least
 from gateway import jsonrpc
 from gateway.bridge.announcements import Announcements
 from gateway.bridge.stream_log import StreamLog
-from gateway.calls import Caller, Method, Principal
-from gateway.dispatch import Dispatch
+from gateway.calls import Caller, Principal
 from gateway.edge.decoding import Refused
 from gateway.edge.http import EVENT_STREAM, Request, accepts
 from gateway.edge.methods import LegacyMethods, caller_of
@@ -22,11 +21,10 @@ from gateway.edge.outlets import Plain, PostOutlet
 from gateway.edge.replay import Logged, Replays
 from gateway.edge.replies import Reply
 from gateway.edge.standing import Standing
-from gateway.errors import GatewayError
+from gateway.edge.subscriptions import Subscriptions
 from gateway.sessions.changes import Changes
 from gateway.sessions.model import GatewaySession
-from gateway.sessions.registry import KIND, SessionRegistry
-from gateway.upstream.modern import SILENT
+from gateway.sessions.registry import SessionRegistry
 
 log = structlog.get_logger()
 
@@ -45,9 +43,9 @@ class Streamable:
     def __init__(
         self,
         methods: LegacyMethods,
-        dispatch: Dispatch,
         registry: SessionRegistry,
         announcements: Announcements,
+        subscriptions: Subscriptions,
         stream_log: StreamLog,
         changes: Changes,
         *,
@@ -55,9 +53,9 @@ class Streamable:
         keep_alive: float,
     ) -> None:
         self._methods = methods
-        self._dispatch = dispatch
         self._registry = registry
         self._announcements = announcements
+        self._subscriptions = subscriptions
         self._stream_log = stream_log
         self._changes = changes
         self._grace = grace
@@ -178,43 +176,14 @@ class Streamable:
             older.end()  # each message goes to one stream, so a session has one: the newest
         self._streams[key] = standing
 
-        def updated(uri: str) -> None:
-            standing.push(_notification("notifications/resources/updated", {"uri": uri}), once=True)
-
-        watched: set[str] = set()
-        watching = self._dispatch.watching(SILENT, updated)
         close = self._announcements.open(caller, lambda method: standing.push(_notification(method), once=True))
-        wake = asyncio.Event()
-        stop = self._changes.subscribe(KIND, lambda changed: wake.set() if changed == key else None)
-
-        async def follow() -> None:
-            while True:
-                wake.clear()
-                try:
-                    current = await self._registry.resolve(session.id, session.principal, session.endpoint)
-                except GatewayError:
-                    standing.end()
-                    return
-                fresh = current.subscriptions - watched
-                calls = []
-                for uri in fresh:
-                    watched.add(uri)
-                    try:
-                        calls.append(self._dispatch.resource_call(caller, Method.LISTEN, {"uri": uri}))
-                    except GatewayError:
-                        continue
-                await watching.add(calls)
-                await wake.wait()
-
-        following = asyncio.create_task(follow())
+        following = asyncio.create_task(self._subscriptions.follow(session, caller, standing))
         try:
             await standing.run(b": open\n\n")
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            stop()
             close()
-            await watching.close()
             if self._streams.get(key) is standing:
                 del self._streams[key]
 
@@ -232,8 +201,5 @@ class Streamable:
             standing.end()
 
 
-def _notification(method: str, params: Mapping[str, Any] | None = None) -> bytes:
-    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
-    if params is not None:
-        message["params"] = params
-    return jsonrpc.dumps(message)
+def _notification(method: str) -> bytes:
+    return jsonrpc.dumps({"jsonrpc": "2.0", "method": method})

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -18,7 +18,7 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 from catalogue.model import Server
 from gateway import jsonrpc
-from gateway.calls import Answer, Call, Message, MessageKind, Outlet, new_id
+from gateway.calls import Answer, Call, Caller, Message, MessageKind, Outlet, new_id
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.policy.pipeline import CallPermit
 from gateway.upstream import wire
@@ -219,6 +219,11 @@ class Connection:
         elif isinstance(decoded["id"], str | int):
             await self.reply(decoded["id"], {"result": {}} if method == "ping" else {"error": _NOT_ALLOWED})
 
+    async def ended(self) -> None:
+        """Returns when the standing GET has ended."""
+        if self._reader is not None:
+            await asyncio.wait((self._reader,))
+
     async def close(self) -> None:
         """Ends the standing GET; what is in flight fails with an unknown outcome."""
         if self._reader is not None:
@@ -235,13 +240,20 @@ class HttpSse:
         self._connections: OrderedDict[str, Connection] = OrderedDict()
         self._opening: dict[str, asyncio.Lock] = {}
 
-    async def forward(self, permit: CallPermit, outlet: Outlet, aside: Aside) -> Answer:
-        """Sends a permitted call over the caller's connection."""
-        caller = permit.call.caller
-        capabilities = {} if caller.modern else wire.bridgeable(caller, self._server)
-        key = caller.holder.key if caller.holder is not None else f"p:{caller.principal.id}"
-        connection = await self._connection(key, capabilities, aside)
+    async def forward(self, permit: CallPermit, outlet: Outlet, aside: Aside, key: str) -> Answer:
+        """Sends a permitted call over the connection of the caller's holder, whose key is given."""
+        connection = await self._connection(key, self._declared(permit.call.caller), aside)
         return await connection.call(permit.call, outlet)
+
+    async def watch(self, permits: Sequence[CallPermit], aside: Aside, key: str) -> None:
+        """Subscribes to the resources of permitted calls on the holder's connection; returns when that has ended."""
+        connection = await self._connection(key, self._declared(permits[0].call.caller), aside)
+        for permit in permits:
+            await connection.request("resources/subscribe", {"uri": permit.call.params["uri"]}, SILENT)
+        await connection.ended()
+
+    def _declared(self, caller: Caller) -> dict[str, Any]:
+        return {} if caller.modern else wire.bridgeable(caller, self._server)
 
     async def _connection(self, key: str, capabilities: Mapping[str, Any], aside: Aside) -> Connection:
         async with self._opening.setdefault(key, asyncio.Lock()):

@@ -14,7 +14,7 @@ from gateway import jsonrpc
 from gateway.calls import Answer, Caller, Message, MessageKind, Outlet, new_id
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
 from gateway.policy.pipeline import CallPermit
-from gateway.sessions.model import UpstreamSession, UpstreamSessions
+from gateway.sessions.model import UpstreamSession, UpstreamSessions, principal_key
 from gateway.sessions.registry import SessionRegistry
 from gateway.upstream import wire
 from gateway.upstream.exchange import Aside, Exchange, NotSpoken, SessionLost
@@ -173,6 +173,12 @@ class Legacy:
         if isinstance(caller.holder, UpstreamSessions):
             return caller.holder
         return await self._registry.for_principal(caller.principal.id, _fingerprint(self._declared(caller)))
+
+    def holder_key(self, caller: Caller) -> str:
+        """The key of that holder, without looking it up."""
+        if caller.holder is not None:
+            return caller.holder.key
+        return principal_key(caller.principal.id, _fingerprint(self._declared(caller)))
 
     def _declared(self, caller: Caller) -> dict[str, Any]:
         # A session-less client cannot be asked in the middle of a call, so nothing interactive is declared for it.

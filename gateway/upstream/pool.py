@@ -157,8 +157,8 @@ class Pool:
 
         return find
 
-    def _announce(self, server: Server, method: str, params: dict[str, Any], holder_key: str | None) -> None:
-        if method == UPDATED and isinstance(uri := params.get("uri"), str) and holder_key is not None:
+    def _announce(self, server: Server, method: str, params: dict[str, Any], holder_key: str) -> None:
+        if method == UPDATED and isinstance(uri := params.get("uri"), str):
             self._watches.told(self._upstreams[server], holder_key, uri)
         else:
             self._list_changed(self._upstreams[server], method)

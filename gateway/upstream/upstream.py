@@ -31,7 +31,7 @@ _MODERN_REVISION = "2026-07-28"
 _NO_SESSION = frozenset({-32600, -32000})
 """What servers with sessions answer to a request without one; the code was never agreed on."""
 
-Announce = Callable[[Server, str, dict[str, Any], str | None], None]
+Announce = Callable[[Server, str, dict[str, Any], str], None]
 """Takes (server, notification method, params, holder key) of what belongs to no request."""
 
 
@@ -92,12 +92,7 @@ class Upstream:
             UpstreamTimeout: the deadline passed; the upstream was told to cancel.
             UpstreamError: see errors.py.
         """
-        call = permit.call
-        holder_key = call.caller.holder.key if call.caller.holder is not None else None
-
-        def aside(method: str, params: dict[str, Any]) -> None:
-            self._announce(self.server, method, params, holder_key)
-
+        aside = self.aside(permit.call.caller)
         deadline = Deadline(self.server.deadline)
         async with self._bulkhead:
             try:
@@ -109,6 +104,15 @@ class Upstream:
                 deadline.cancel()
         slug = self.server.slug
         raise UpstreamTimeout(slug, f"The server {slug} did not answer within {self.server.deadline:g} s.")
+
+    def aside(self, caller: Caller) -> Aside:
+        """Takes what is told on the caller's streams and belongs to no request."""
+        holder_key = self.legacy.holder_key(caller)
+
+        def take(method: str, params: dict[str, Any]) -> None:
+            self._announce(self.server, method, params, holder_key)
+
+        return take
 
     async def _attempt(self, permit: CallPermit, outlet: Outlet, aside: Aside) -> Answer:
         call = permit.call
@@ -135,7 +139,7 @@ class Upstream:
             case Era.LEGACY:
                 return await self.legacy.forward(permit, outlet, aside)
             case Era.HTTP_SSE:
-                return await self.http_sse.forward(permit, outlet, aside)
+                return await self.http_sse.forward(permit, outlet, aside, self.legacy.holder_key(permit.call.caller))
 
     def doubt(self, error: Exception) -> None:
         """Forgets the era after an answer that it does not explain; whoever asks next probes again."""

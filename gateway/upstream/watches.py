@@ -121,8 +121,10 @@ class Watches:
             await upstream.modern.listen(permit, {"resourceSubscriptions": shared.uris}, aside)
         elif era is Era.LEGACY:
             await self._listen_legacy(shared, watchers, aside)
-        else:
-            await asyncio.Event().wait()  # HTTP+SSE: told on the one stream that is open anyway
+        else:  # told on the one stream that the holder has, to whoever watches by then
+            permits = [watcher.permit for watcher in watchers]
+            told = upstream.aside(permits[0].call.caller)
+            await upstream.http_sse.watch(permits, told, shared.holder.key)
 
     async def _listen_legacy(self, shared: _Shared, watchers: tuple[_Watcher, ...], aside: Aside) -> None:
         legacy = shared.upstream.legacy

@@ -17,7 +17,7 @@ QUESTION = {
     "q": {"method": "elicitation/create", "params": {"message": "Sure?", "requestedSchema": {"type": "object"}}}
 }
 ANSWERS = {"q": {"action": "accept", "content": {}}}
-ASKABLE = {"elicitation": {"form": {}}}
+ASKABLE: dict[str, Any] = {"elicitation": {"form": {}}}
 
 
 async def _ask_first(exchange: Exchange) -> None:
