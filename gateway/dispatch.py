@@ -103,7 +103,7 @@ class Dispatch:
         await self._pipeline.enforce(call, outlet, self._upstreams.subscribe)
         return call.exposed_name
 
-    def watching(self, outlet: Outlet, updated: Callable[[str], None]) -> Watching:
+    def watching(self, outlet: Outlet, updated: Callable[[str, str], None]) -> Watching:
         """A set of watched resources for one client stream."""
         return Watching(self._pipeline, self._upstreams, outlet, updated)
 

@@ -17,9 +17,9 @@ log = structlog.get_logger()
 
 
 class Watching:
-    """What one client stream watches. `updated` gets the exposed URI of each resource that changed."""
+    """What one client stream watches. `updated` gets the exposed URI that is watched and the one that changed."""
 
-    def __init__(self, pipeline: Pipeline, upstreams: Pool, outlet: Outlet, updated: Callable[[str], None]) -> None:
+    def __init__(self, pipeline: Pipeline, upstreams: Pool, outlet: Outlet, updated: Callable[[str, str], None]) -> None:
         self._pipeline = pipeline
         self._upstreams = upstreams
         self._outlet = outlet
@@ -64,7 +64,7 @@ class Watching:
 
     def _tell(self, call: Call, uri: str) -> None:
         """`uri` may be below the one that was subscribed to (2026-07-28 server/resources, sub-resources)."""
-        self._updated(uris.expose(call.server.slug, uri) if call.federated else uri)
+        self._updated(call.exposed_name, uris.expose(call.server.slug, uri) if call.federated else uri)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

@@ -14,7 +14,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -46,8 +46,6 @@ class Running:
     key: str | None
     pids: dict[str, int]
     started: float
-    database: str = "external"
-    extras: dict[str, object] = field(default_factory=dict)
 
 
 @click.command()
@@ -101,23 +99,25 @@ def run(
         ring = state.master_keys(settings, folder)
         url = secret("DATABASE_URL")
         pids = dict(extra_pids or {})
-        database = "external"
-        if url is None:
-            postgres, url = _embedded(settings, folder, stack)
-            pids["postgres"], database = postgres.pid or 0, "embedded"
-        key = asyncio.run(_prepare(settings, url, ring, folder))
-        os.environ["MCP_GATEWAY_DATABASE_URL"] = url
-        os.environ["MCP_GATEWAY_MASTER_KEYS"] = ring
+        postgres = _embedded(settings, folder) if url is None else None
+        if postgres is not None:
+            stack.callback(postgres.stop)  # registered first, so that it ends after those who use it
         replicas = _Replicas(config, host, port, listening, folder, workers)
         stack.callback(replicas.stop)
         stack.enter_context(replicas.signals())
-        replicas.start()
+        replicas.start()  # they load their code while the database is made ready
+        if postgres is not None:
+            url = postgres.start()
+            pids["postgres"] = postgres.pid or 0
+        assert url is not None  # noqa: S101 - one of the two ways has set it
+        key = asyncio.run(_prepare(settings, url, ring, folder))
+        replicas.release(url, ring)
         replicas.wait_ready()
         pids.update(replicas.pids)
         pids["serve"] = os.getpid()
         shown = f"[{host}]" if ":" in host else host
         origin = settings.gateway.public_url or f"http://{shown}:{port}"
-        running = Running(f"{origin.rstrip('/')}/mcp", key, pids, started, database)
+        running = Running(f"{origin.rstrip('/')}/mcp", key, pids, started)
         state.write_run(
             folder,
             {"endpoint": running.endpoint, "key": key, "admin": None, "console": None, "metrics": None, "pids": pids},
@@ -143,14 +143,12 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _embedded(settings: Settings, folder: Path, stack: ExitStack) -> tuple[EmbeddedPostgres, str]:
+def _embedded(settings: Settings, folder: Path) -> EmbeddedPostgres:
     if settings.gateway.mode == "production":
         raise ConfigurationError(
             "MCP_GATEWAY_DATABASE_URL: production needs a Postgres of its own; set it to postgresql://user@host/database"
         )
-    postgres = EmbeddedPostgres(folder)
-    stack.callback(postgres.stop)
-    return postgres, postgres.start()
+    return EmbeddedPostgres(folder)
 
 
 async def _prepare(settings: Settings, url: str, ring_text: str, folder: Path) -> str | None:
@@ -192,6 +190,7 @@ class _Replicas:
         self._count = count
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopping = False
+        self._secrets = b""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -214,9 +213,21 @@ class _Replicas:
     def start(self) -> None:
         self._processes = [self._spawn() for _ in range(self._count)]
 
+    def release(self, database_url: str, master_keys: str) -> None:
+        """Tells the replicas what they wait for. It goes through a pipe: command lines and environments can be read."""
+        self._secrets = json.dumps({"database_url": database_url, "master_keys": master_keys}).encode() + b"\n"
+        for process in self._processes:
+            self._tell(process)
+
+    def _tell(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None  # noqa: S101 - asked for in _spawn
+        with contextlib.suppress(BrokenPipeError):  # it ended; whoever watches will see that
+            process.stdin.write(self._secrets)
+            process.stdin.close()
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         # A group of their own: Ctrl-C reaches the parent only, which lets them drain.
-        return subprocess.Popen(self._command, pass_fds=(self._fd,), process_group=0)
+        return subprocess.Popen(self._command, pass_fds=(self._fd,), process_group=0, stdin=subprocess.PIPE)
 
     def wait_ready(self) -> None:
         """Returns when `/readyz` answers 200.
@@ -243,6 +254,7 @@ class _Replicas:
                     click.echo(f"mcp-gateway: {words}", err=True)
                     time.sleep(_RESTART_SECONDS)
                     self._processes[number] = self._spawn()
+                    self._tell(self._processes[number])
             time.sleep(0.2)
 
     def stop(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import json
 import os
 import signal
 import socket
@@ -59,12 +60,16 @@ def worker(config: Path | None, host: str, port: int, fd: int, state_dir: Path, 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before the line above, and no signal will come
             raise SystemExit(1)
+    told = sys.stdin.readline()
+    if not told:
+        raise SystemExit(1)  # the parent ended before it had a database for us
+    secrets = json.loads(told)
     loaded = configuration.load(config)
     telemetry.configure(json=not sys.stderr.isatty())
     gateway = Gateway(
         loaded,
-        database_url=os.environ["MCP_GATEWAY_DATABASE_URL"],
-        keys=KeyRing.parse(os.environ["MCP_GATEWAY_MASTER_KEYS"]),
+        database_url=secrets["database_url"],
+        keys=KeyRing.parse(secrets["master_keys"]),
         host=host,
         port=port,
         state_dir=state_dir,

@@ -46,7 +46,7 @@ class Listening:
         tag = {SUBSCRIPTION_ID_META_KEY: request_id}
         standing = Standing(request, _PLAIN.event, keep_alive=self._keep_alive)
 
-        def updated(uri: str) -> None:
+        def updated(_: str, uri: str) -> None:
             standing.push(_notification("notifications/resources/updated", {"uri": uri, "_meta": tag}), once=True)
 
         def changed(method: str) -> None:

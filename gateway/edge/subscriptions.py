@@ -27,9 +27,10 @@ class Subscriptions:
     async def follow(self, session: GatewaySession, caller: Caller, standing: Standing) -> None:
         """Tells the stream of updates until cancelled; ends the stream when the session is gone."""
 
-        def updated(uri: str) -> None:
-            message = {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}}
-            standing.push(jsonrpc.dumps(message), once=True)
+        def updated(subscribed: str, uri: str) -> None:
+            if subscribed in session.subscriptions:  # a session that has just unsubscribed is told no more
+                message = {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}}
+                standing.push(jsonrpc.dumps(message), once=True)
 
         key = session.upstreams.key
         watching = self._dispatch.watching(SILENT, updated)

@@ -107,10 +107,9 @@ class Upstream:
 
     def aside(self, caller: Caller) -> Aside:
         """Takes what is told on the caller's streams and belongs to no request."""
-        holder_key = self.legacy.holder_key(caller)
 
         def take(method: str, params: dict[str, Any]) -> None:
-            self._announce(self.server, method, params, holder_key)
+            self._announce(self.server, method, params, self.legacy.holder_key(caller))
 
         return take
 

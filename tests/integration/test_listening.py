@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,25 @@ UPDATED = "notifications/resources/updated"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 
-async def heard(upstream: ScriptedUpstream, wanted: str | None = None) -> None:
-    """Returns when the gateway holds a standing stream at the upstream; `wanted` is a URI that it watches there."""
+async def until(upstream: ScriptedUpstream, reached: Callable[[], bool]) -> None:
+    """Returns when the gateway has got so far at the upstream."""
     async with asyncio.timeout(SECONDS):
-        while not any(_watches(upstream, exchange.params, wanted) for exchange in upstream.listening):
+        while not reached():
             upstream.listened.clear()
             await upstream.listened.wait()
 
 
-def _watches(upstream: ScriptedUpstream, params: Mapping[str, Any], wanted: str | None) -> bool:
-    if upstream.era != "modern" or wanted is None:
-        return True
-    return wanted in params.get("notifications", {}).get("resourceSubscriptions", ())
+async def heard(upstream: ScriptedUpstream) -> None:
+    """Returns when the gateway would hear of a changed list."""
+    await until(upstream, lambda: bool(upstream.listening))
+
+
+def watches(upstream: ScriptedUpstream) -> list[list[str]]:
+    """The resources that are watched at the upstream, by each of the gateway's streams or subscriptions there."""
+    if upstream.era == "modern":
+        asked = [exchange.params.get("notifications", {}) for exchange in upstream.listening]
+        return [each["resourceSubscriptions"] for each in asked if "resourceSubscriptions" in each]
+    return [[call["params"]["uri"]] for call in upstream.requests("resources/subscribe")]
 
 
 async def tell(upstream: ScriptedUpstream, method: str, params: dict[str, Any] | None = None) -> None:
@@ -113,36 +120,33 @@ async def test_only_those_whose_own_view_changed_are_told(world: Federation) -> 
         assert f"{slug}__hidden" not in names
 
 
-@pytest.mark.parametrize("era", ["2025-11-25", NEWEST])
+@pytest.mark.parametrize("era", ERAS)
 async def test_an_updated_resource_is_told_under_the_uri_that_was_asked_for(world: Federation, era: str) -> None:
-    """P36, P57: to a listen and to a subscribed session; sub-resources too; nobody hears of what was not asked for."""
+    """P36, P57: to a listen and to subscribed sessions; sub-resources too; nobody hears of what was not asked for."""
     slug = slug_of(era)
     upstream = world.upstreams[slug]
     uri = f"{slug}+file:///report"
-    async with world.client(NEWEST) as modern, world.client("2025-11-25") as legacy:
+    async with world.client(NEWEST) as modern, world.client("2025-11-25") as legacy, world.client(OLDEST) as oldest:
         assert isinstance(modern, ModernClient)
-        assert isinstance(legacy, SessionClient)
+        standing = len(upstream.listening)
+        for session in (legacy, oldest):
+            assert await session.result("resources/subscribe", {"uri": uri}) == {}
         wanted = {"resourceSubscriptions": [uri, "nobody+file:///x"]}
-        assert await legacy.result("resources/subscribe", {"uri": uri}) == {}
-        async with listening(modern, wanted) as (one, first), told(legacy) as two:
+        async with listening(modern, wanted) as (one, first), told(legacy) as two, told(oldest) as three:
             assert first["params"]["notifications"] == {"resourceSubscriptions": [uri]}
-            await watched(upstream)
+            await until(upstream, lambda: len(watches(upstream)) >= 3 and len(upstream.listening) >= standing + 3)
             for changed in ("file:///report", "file:///report/page/1"):
                 await tell(upstream, UPDATED, {"uri": "file:///other"})
                 await tell(upstream, UPDATED, {"uri": changed})
                 expected = {"uri": f"{slug}+{changed}"}
-                assert (await one.message())["params"] == {**expected, "_meta": {SUBSCRIPTION: modern._ids}}
-                message = await two.message()
-                assert (message["method"], message["params"]) == (UPDATED, expected)
+                assert (await one.message())["params"] == {**expected, "_meta": {SUBSCRIPTION: first_id(first)}}
+                for events in (two, three):
+                    message = await events.message()
+                    assert (message["method"], message["params"]) == (UPDATED, expected)
 
 
-async def watched(upstream: ScriptedUpstream) -> None:
-    """Returns when both clients are served: one stream for the listen's holder, one for the session's."""
-    async with asyncio.timeout(SECONDS):
-        while len(upstream.listening) < 3:  # discovery's, the modern principal's, the session's
-            upstream.listened.clear()
-            await upstream.listened.wait()
-    await heard(upstream, "file:///report")
+def first_id(acknowledgement: dict[str, Any]) -> Any:
+    return acknowledgement["params"]["_meta"][SUBSCRIPTION]
 
 
 async def test_a_listen_says_first_what_it_honours_and_tags_every_frame_with_its_id(
@@ -185,7 +189,7 @@ async def test_the_official_client_is_told(world: Federation) -> None:
         client.listen(tools_list_changed=True, resource_subscriptions=[uri]) as changes,
     ):
         assert changes.honored.tools_list_changed
-        await heard(upstream, "file:///report")
+        await until(upstream, lambda: ["file:///report"] in watches(upstream))
         await tell(upstream, UPDATED, {"uri": "file:///report"})
         async with asyncio.timeout(SECONDS):
             assert await anext(aiter(changes)) == ResourceUpdated(uri=uri)
@@ -212,20 +216,22 @@ async def test_each_message_to_a_session_goes_to_one_stream(world: Federation) -
             assert await newer.rest() == []
 
 
-async def test_an_unsubscribed_session_is_told_no_more(world: Federation) -> None:
-    """The upstream of a session is unsubscribed too."""
-    slug = slug_of("2025-11-25")
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_unsubscribed_session_is_told_no_more(world: Federation, era: str) -> None:
+    slug = slug_of(era)
     upstream = world.upstreams[slug]
-    uris = [f"{slug}+file:///report", f"{slug}+file:///second"]
+    dropped, kept = "file:///report", "file:///second"
     async with world.client("2025-11-25") as speaker:
-        for uri in uris:
-            await speaker.result("resources/subscribe", {"uri": uri})
+        for uri in (dropped, kept):
+            await speaker.result("resources/subscribe", {"uri": f"{slug}+{uri}"})
         async with told(speaker) as events:
-            await speaker.result("resources/unsubscribe", {"uri": uris[0]})
-            sent = [call["params"] for call in upstream.requests("resources/unsubscribe")]
-            assert sent == [{"uri": "file:///report"}]
-            held = len(upstream.listening)
-            assert held >= 1
-            for uri in ("file:///report", "file:///second"):
-                await tell(upstream, UPDATED, {"uri": uri})
-            assert (await events.message())["params"] == {"uri": uris[1]}
+            await until(upstream, lambda: {dropped, kept} <= {uri for each in watches(upstream) for uri in each})
+            await speaker.result("resources/unsubscribe", {"uri": f"{slug}+{dropped}"})
+            if era == NEWEST:
+                await until(upstream, lambda: [kept] in watches(upstream))
+            else:
+                assert upstream.requests("resources/unsubscribe")[-1]["params"] == {"uri": dropped}
+                await until(upstream, lambda: len(upstream.listening) > 1)
+            await tell(upstream, UPDATED, {"uri": dropped})
+            await tell(upstream, UPDATED, {"uri": kept})
+            assert (await events.message())["params"] == {"uri": f"{slug}+{kept}"}

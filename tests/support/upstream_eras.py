@@ -156,12 +156,17 @@ def city(revision: str) -> ScriptedUpstream:
         found = [exchange.params["argument"]["value"] + "burg"]
         await exchange.result({"completion": {"values": found, "total": 1, "hasMore": False}})
 
+    async def subscribe(exchange: Exchange) -> None:
+        await exchange.result({})
+        upstream.listened.set()
+
     modern = revision == NEWEST
     upstream.acts |= {
         "tools/call": call,
         "prompts/get": prompt,
         "resources/read": read,
         "completion/complete": complete,
+        "resources/subscribe": subscribe,
     }
     return upstream
 
