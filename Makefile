@@ -33,7 +33,7 @@ check: setup-dev                     ## lint, types, import contracts
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 test: setup-dev check                ## everything that must pass before a change lands
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 lock:                                ## pin dependencies again (needs uv)
 	bash requirements/lock.sh

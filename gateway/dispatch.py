@@ -22,7 +22,7 @@ from gateway.bridge.watching import Watching
 from gateway.calls import Answer, Call, Caller, Method, Outlet, Round, new_id
 from gateway.errors import GatewayError, InvalidParams, UnknownMethod, UnknownName, UnknownResource, UpstreamRefused
 from gateway.policy.authorization import unless_hidden
-from gateway.policy.pipeline import Pipeline
+from gateway.policy.pipeline import CallPermit, Pipeline
 from gateway.upstream.pool import Pool
 
 
@@ -119,7 +119,7 @@ class Dispatch:
     async def _enforce(self, call: Call, params: Mapping[str, Any], outlet: Outlet) -> bytes:
         call = self._accepted(call, params)
         try:
-            answer = results.checked(await self._pipeline.enforce(call, outlet, self._upstreams.forward), call)
+            answer = await self._pipeline.enforce(call, outlet, self._forward)
         except GatewayError as error:
             error.record = call.id
             if isinstance(error, UpstreamRefused) and isinstance(error.data, dict) and "uri" in error.data:
@@ -128,6 +128,10 @@ class Dispatch:
         if results.is_interim(answer):
             answer = self._interim(answer, call, params)
         return results.for_client(answer, call)
+
+    async def _forward(self, permit: CallPermit, outlet: Outlet) -> Answer:
+        """Checked before it is recorded: what the client will not get is no result on record either."""
+        return results.checked(await self._upstreams.forward(permit, outlet), permit.call)
 
     def _accepted(self, call: Call, params: Mapping[str, Any]) -> Call:
         """The call in its round, once what came beside the name is as it must be.

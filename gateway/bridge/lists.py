@@ -43,8 +43,11 @@ class Page:
 class Lists:
     """Serves pages of any list to any caller. `cache_bytes` bounds the joined texts of this process."""
 
-    def __init__(self, keys: KeyRing, *, page_size: int, cache_bytes: int) -> None:
+    def __init__(
+        self, keys: KeyRing, *, page_size: int, cache_bytes: int, clock: Callable[[], float] = time.time
+    ) -> None:
         self._keys = keys
+        self._clock = clock
         self._page_size = page_size
         self._cache_bytes = cache_bytes
         self._revision = 0
@@ -119,7 +122,7 @@ class Lists:
     # --- cursors
 
     def _cursor(self, view: View, kind: Kind, caller: Caller, last: Item) -> str:
-        payload = orjson.dumps([last.exposed_name, int(time.time()) + CURSOR_SECONDS])
+        payload = orjson.dumps([last.exposed_name, int(self._clock()) + CURSOR_SECONDS])
         return self._keys.seal(_LABEL, payload, _bound_to(view, kind, caller))
 
     def _position(self, view: View, kind: Kind, caller: Caller, cursor: object) -> int:
@@ -131,7 +134,7 @@ class Lists:
             name, expires = orjson.loads(self._keys.open(_LABEL, cursor, _bound_to(view, kind, caller)))
         except (SealBroken, ValueError) as error:
             raise InvalidParams("cursor: not valid for this list; start again without one") from error
-        if expires < time.time():
+        if expires < self._clock():
             raise InvalidParams("cursor: too old; start again without one")
         for position, item in enumerate(view.items[kind]):
             if item.exposed_name == name:

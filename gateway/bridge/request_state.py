@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,12 +38,13 @@ class Resumed:
 class RequestStates:
     """Seals and opens; every replica with the same key ring can open what another sealed."""
 
-    def __init__(self, keys: KeyRing) -> None:
+    def __init__(self, keys: KeyRing, *, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
+        self._clock = clock
 
     def seal(self, call: Call, params: Mapping[str, Any], inner: str | None) -> str:
         """The state a client gets; `params` are the client's own."""
-        payload = orjson.dumps([call.id, call.round.number, int(time.time()) + LIFETIME_SECONDS, inner])
+        payload = jsonrpc.dumps([call.id, call.round.number, int(self._clock()) + LIFETIME_SECONDS, inner])
         return self._keys.seal(_LABEL, payload, _bound_to(call, params))
 
     def open(self, call: Call, params: Mapping[str, Any], token: object) -> Resumed:
@@ -58,8 +59,8 @@ class RequestStates:
             sealed = self._keys.open(_LABEL, token, _bound_to(call, params))
         except SealBroken as error:
             raise InvalidParams("requestState: not valid for this request") from error
-        call_id, number, expires, inner = orjson.loads(sealed)
-        if expires < time.time():
+        call_id, number, expires, inner = jsonrpc.loads(sealed)
+        if expires < self._clock():
             raise InvalidParams("requestState: too old; call again without it")
         return Resumed(call_id, number + 1, inner)
 

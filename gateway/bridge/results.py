@@ -9,7 +9,7 @@ from mcp_types import SERVER_INFO_META_KEY
 
 from catalogue import schemas
 from gateway import jsonrpc
-from gateway.calls import RECORD_META_KEY, Answer, Call, Method
+from gateway.calls import OUR_META_PREFIX, RECORD_META_KEY, Answer, Call, Method
 from gateway.errors import UpstreamProtocolError
 
 SERVER_INFO: Final = {"name": "mcp-gateway", "version": "0.1.0"}
@@ -17,7 +17,7 @@ SERVER_INFO: Final = {"name": "mcp-gateway", "version": "0.1.0"}
 _INTERIM = "input_required"
 _MAY_ASK = frozenset({Method.TOOLS_CALL, Method.PROMPTS_GET, Method.RESOURCES_READ})
 _COMPLETE = b'"resultType":"complete"'
-_NO_CACHE = b'"ttlMs":0,"cacheScope":"private"'
+_NO_CACHE: Final = {"ttlMs": b'"ttlMs":0', "cacheScope": b'"cacheScope":"private"'}
 
 
 def checked(answer: Answer, call: Call) -> Answer:
@@ -39,7 +39,19 @@ def is_interim(answer: Answer) -> bool:
 
 
 def for_client(answer: Answer, call: Call) -> bytes:
-    """The JSON text of the result as this client's revision has it, with the record's id in `_meta`."""
+    """The JSON text of the result as this client's revision has it, with the record's id in `_meta`.
+
+    Raises:
+        UpstreamProtocolError: it has a member twice, which two readers may read differently.
+    """
+    try:
+        return _for_client(answer, call)
+    except ValueError as error:
+        slug = call.server.slug
+        raise UpstreamProtocolError(slug, f"The server {slug} answered with a malformed result.") from error
+
+
+def _for_client(answer: Answer, call: Call) -> bytes:
     caller = call.caller
     if not caller.modern:
         method, revision = call.method.value, caller.revision
@@ -50,8 +62,8 @@ def for_client(answer: Answer, call: Call) -> bytes:
     value = answer.value
     if "resultType" not in value:
         additions.append(_COMPLETE)
-    if call.method is Method.RESOURCES_READ and not is_interim(answer) and "ttlMs" not in value:
-        additions.append(_NO_CACHE)
+    if call.method is Method.RESOURCES_READ and not is_interim(answer):
+        additions += [hint for name, hint in _NO_CACHE.items() if name not in value]
     ours: dict[str, Any] = {RECORD_META_KEY: call.id}
     if call.federated or SERVER_INFO_META_KEY not in _meta(value):
         ours = {SERVER_INFO_META_KEY: SERVER_INFO, **ours}
@@ -69,7 +81,8 @@ def _with_meta(answer: Answer, ours: Mapping[str, Any], additions: list[bytes] |
     if "_meta" in answer.value:
         members = jsonrpc.member_bytes(raw)
         theirs = jsonrpc.loads_exact(members.pop("_meta"))
-        ours = {**theirs, **ours} if isinstance(theirs, dict) else ours
+        if isinstance(theirs, dict):  # what stands under our own prefix is said by us alone
+            ours = {**{key: theirs[key] for key in theirs if not key.startswith(OUR_META_PREFIX)}, **ours}
         rest = [jsonrpc.dumps(name) + b":" + value for name, value in members.items()]
         return b"{" + b",".join((b'"_meta":' + jsonrpc.dumps(ours), *additions, *rest)) + b"}"
     front = b",".join((b'"_meta":' + jsonrpc.dumps(ours), *additions))

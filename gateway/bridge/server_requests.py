@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
-
+from gateway import jsonrpc
 from gateway.keys import KeyRing, SealBroken
 
 _LABEL = "server-request"
@@ -27,7 +26,7 @@ class ServerRequests:
 
     def seal(self, session_id: str, address: Address) -> str:
         """The id under which the client gets the request."""
-        payload = orjson.dumps([address.upstream_key, address.upstream_id])
+        payload = jsonrpc.dumps([address.upstream_key, address.upstream_id])
         return self._keys.seal(_LABEL, payload, session_id.encode())
 
     def open(self, session_id: str, request_id: object) -> Address | None:
@@ -35,7 +34,7 @@ class ServerRequests:
         if not isinstance(request_id, str):
             return None
         try:
-            upstream_key, upstream_id = orjson.loads(self._keys.open(_LABEL, request_id, session_id.encode()))
+            upstream_key, upstream_id = jsonrpc.loads_exact(self._keys.open(_LABEL, request_id, session_id.encode()))
         except (SealBroken, ValueError):
             return None
         return Address(upstream_key, upstream_id)

@@ -19,7 +19,9 @@ log = structlog.get_logger()
 class Watching:
     """What one client stream watches. `updated` gets the exposed URI that is watched and the one that changed."""
 
-    def __init__(self, pipeline: Pipeline, upstreams: Pool, outlet: Outlet, updated: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, upstreams: Pool, outlet: Outlet, updated: Callable[[str, str], None]
+    ) -> None:
         self._pipeline = pipeline
         self._upstreams = upstreams
         self._outlet = outlet

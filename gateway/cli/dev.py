@@ -17,6 +17,7 @@ import yaml
 
 from gateway import settings as configuration
 from gateway.cli import snippets, state
+from gateway.cli.parent import die_with_parent
 from gateway.cli.serve import Running, faults, run
 from gateway.errors import ConfigurationError
 from gateway.settings import Settings
@@ -69,7 +70,14 @@ class _Children:
         at = command.index("--") if "--" in command else len(command)
         full = [*command[:at], "--port", str(port), *command[at:]]
         variables = {**os.environ, **(environment or {})}
-        process = subprocess.Popen(full, cwd=cwd, env=variables, process_group=0, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            full,
+            cwd=cwd,
+            env=variables,
+            process_group=0,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - see there
+        )
         self._processes[name] = process
         self._ports[name] = port
         return port

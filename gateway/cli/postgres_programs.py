@@ -6,7 +6,6 @@ PostgreSQL's own lock file keeps a second postmaster off the data, and its log, 
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import shutil
@@ -15,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from gateway.cli import parent
 from gateway.cli.postgres_files import (
     OWN_DATABASE,
     SOCKET_NAME,
@@ -32,7 +32,6 @@ DATABASE = "gateway"
 ROLE = "gateway"
 POLL = 0.01  # seconds between looks at something that reports no event
 PROC = Path("/proc")
-PR_SET_PDEATHSIG = 1
 # How a whole data folder is put on disk when made and before crash recovery; commits are synced as ever. It is one call
 # for the file system in place of a thousand, one per file: a cluster in 3 s, not 8 s, on a busy machine of two cores.
 SYNC_METHOD = "syncfs" if sys.platform == "linux" else "fsync"
@@ -64,8 +63,7 @@ class Programs:
             extra_groups=None if self._account is None else (),
             # A Ctrl-C in the terminal goes to us alone: the database must outlive our own orderly end.
             start_new_session=True,
-            # Runs after the change of user, which would clear the setting, and calls nothing but two system calls.
-            preexec_fn=_die_with_parent(death),  # noqa: PLW1509
+            preexec_fn=parent.die_with_parent(death),  # noqa: PLW1509
         )
 
     def run(self, name: str, *arguments: str, log: Path, text: str = "", timeout: float) -> None:
@@ -126,20 +124,6 @@ def failure_text(log: Path) -> str:
         lines = []
     told = "".join(f"\n  {line}" for line in lines) or "\n  (nothing)"
     return f"The last lines of {log}:{told}\nCorrect what they name and start again, or {OWN_DATABASE}."
-
-
-def _die_with_parent(death: signal.Signals) -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # loaded here: between fork and exec nothing may be
-    owner = os.getpid()
-
-    def bind() -> None:
-        prctl(PR_SET_PDEATHSIG, int(death), 0, 0, 0)
-        if os.getppid() != owner:  # The owner died before the line above, and no signal will come.
-            os._exit(1)
-
-    return bind
 
 
 def find_leftovers(name: str) -> set[int]:

@@ -22,6 +22,7 @@ import click
 
 from gateway import settings as configuration
 from gateway.cli import state
+from gateway.cli.parent import die_with_parent
 from gateway.cli.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from gateway.errors import ConfigurationError, GatewayError, Unauthenticated
 from gateway.identity.api_keys import ApiKeys
@@ -92,7 +93,7 @@ def run(
     """Runs until a signal, or until a replica cannot be kept alive."""
     started = time.monotonic()
     folder = state.state_dir()
-    (folder / "run.json").unlink(missing_ok=True)
+    state.remove_run(folder)
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))
         port = listening.getsockname()[1]
@@ -112,19 +113,21 @@ def run(
         assert url is not None  # noqa: S101 - one of the two ways has set it
         key = asyncio.run(_prepare(settings, url, ring, folder))
         replicas.release(url, ring)
-        replicas.wait_ready()
-        pids.update(replicas.pids)
+        if not replicas.wait_ready():
+            return
         pids["serve"] = os.getpid()
         shown = f"[{host}]" if ":" in host else host
         origin = settings.gateway.public_url or f"http://{shown}:{port}"
-        running = Running(f"{origin.rstrip('/')}/mcp", key, pids, started)
-        state.write_run(
-            folder,
-            {"endpoint": running.endpoint, "key": key, "admin": None, "console": None, "metrics": None, "pids": pids},
-        )
-        stack.callback(lambda: (folder / "run.json").unlink(missing_ok=True))
+        running = Running(f"{origin.rstrip('/')}/mcp", key, {**pids, **replicas.pids}, started)
+
+        def tell() -> None:
+            facts = {"endpoint": running.endpoint, "key": key, "admin": None, "console": None, "metrics": None}
+            state.write_run(folder, {**facts, "pids": {**pids, **replicas.pids}})
+
+        stack.callback(state.remove_run, folder)
+        tell()
         announce(running)
-        replicas.watch()
+        replicas.watch(tell)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -181,7 +184,6 @@ class _Replicas:
     ) -> None:
         command = [sys.executable, "-m", "gateway.cli", "worker", "--host", host, "--port", str(port)]
         command += ["--fd", str(listening.fileno()), "--state-dir", str(folder), "--grace", str(GRACE_SECONDS)]
-        command += ["--parent", str(os.getpid())]
         if config is not None:
             command += ["--config", str(config)]
         self._command = command
@@ -227,10 +229,16 @@ class _Replicas:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         # A group of their own: Ctrl-C reaches the parent only, which lets them drain.
-        return subprocess.Popen(self._command, pass_fds=(self._fd,), process_group=0, stdin=subprocess.PIPE)
+        return subprocess.Popen(
+            self._command,
+            pass_fds=(self._fd,),
+            process_group=0,
+            stdin=subprocess.PIPE,
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - see there
+        )
 
-    def wait_ready(self) -> None:
-        """Returns when `/readyz` answers 200.
+    def wait_ready(self) -> bool:
+        """Returns when `/readyz` answers 200, or False when told to stop before.
 
         Raises:
             ConfigurationError: a replica ended first, or none was ready in time.
@@ -242,11 +250,12 @@ class _Replicas:
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"not ready within {READY_SECONDS:g} s")
             if _answers(self._address):
-                return
+                return True
             time.sleep(0.02)
+        return False
 
-    def watch(self) -> None:
-        """Keeps the replicas alive until told to stop."""
+    def watch(self, restarted: Callable[[], None]) -> None:
+        """Keeps the replicas alive until told to stop; calls `restarted` when one has another process."""
         while not self._stopping:
             for number, process in enumerate(self._processes):
                 if process.poll() is not None:
@@ -255,6 +264,7 @@ class _Replicas:
                     time.sleep(_RESTART_SECONDS)
                     self._processes[number] = self._spawn()
                     self._tell(self._processes[number])
+                    restarted()
             time.sleep(0.2)
 
     def stop(self) -> None:

@@ -59,3 +59,26 @@ def write_private(path: Path, text: str) -> None:
 def write_run(folder: Path, facts: dict[str, Any]) -> None:
     """`run.json`: for scripts that wait for the gateway."""
     write_private(folder / "run.json", json.dumps(facts, indent=2) + "\n")
+
+
+def remove_run(folder: Path) -> None:
+    """Removes `run.json` if it is ours or that of a gateway that is gone; one that runs keeps its own."""
+    path = folder / "run.json"
+    try:
+        writer = int(json.loads(path.read_text(encoding="utf-8"))["pids"]["serve"])
+    except FileNotFoundError:
+        return
+    except (ValueError, LookupError, TypeError):
+        writer = os.getpid()
+    if writer == os.getpid() or not _lives(writer):
+        path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import json
-import os
 import signal
 import socket
 import sys
@@ -21,8 +19,6 @@ from gateway.app import Gateway
 from gateway.edge.protocol import Protocol
 from gateway.keys import KeyRing
 from gateway.telemetry import logging as telemetry
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Server(uvicorn.Server):
@@ -53,13 +49,8 @@ class _Server(uvicorn.Server):
 @click.option("--fd", type=int, required=True)
 @click.option("--state-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--grace", type=float, default=10.0)
-@click.option("--parent", type=int, required=True)
-def worker(config: Path | None, host: str, port: int, fd: int, state_dir: Path, grace: float, parent: int) -> None:
+def worker(config: Path | None, host: str, port: int, fd: int, state_dir: Path, grace: float) -> None:
     """Runs one replica on an inherited socket (internal)."""
-    if sys.platform == "linux":  # a parent that is killed takes its replicas along
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the line above, and no signal will come
-            raise SystemExit(1)
     told = sys.stdin.readline()
     if not told:
         raise SystemExit(1)  # the parent ended before it had a database for us

@@ -82,6 +82,7 @@ class PostOutlet:
         self._opening: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._owner = asyncio.current_task()
         self.cancelled = False
         self._timer = asyncio.get_running_loop().call_later(grace, self.opened)
@@ -114,9 +115,10 @@ class PostOutlet:
         await self.write(message_text(message, self._naming))
 
     async def write(self, data: bytes) -> None:
-        """Writes one JSON-RPC text as an event."""
+        """Writes one JSON-RPC text as an event; those of a batch one after the other, in the order of their ids."""
         await self._ready()
-        await self._write(await self._framing.event(data))
+        async with self._writing:
+            await self._write(await self._framing.event(data))
 
     async def _write(self, chunk: bytes) -> None:
         if self._gone:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS, InboundLadderRejection
 
 from gateway import jsonrpc
-from gateway.calls import DENIAL_META_KEY, RECORD_META_KEY
+from gateway.calls import DENIAL_META_KEY, OUR_META_PREFIX, RECORD_META_KEY
 from gateway.errors import (
     Denied,
     GatewayError,
@@ -136,18 +136,20 @@ def _http(error: GatewayError) -> Reply:
 
 def _relayed(error: UpstreamRefused, method: str, revision: str) -> Reply:
     """An upstream's own error: standard codes go on, hop-local and reserved ones do not (protocol rules, 1.5)."""
-    code = error.code
+    code, data = error.code, error.data
+    if isinstance(data, dict):  # what stands under our own prefix is said by us alone
+        data = {key: data[key] for key in data if not key.startswith(OUR_META_PREFIX)}
     has_resource_code = revision in _HAVE_RESOURCE_CODE
     if method == "resources/read" and (code == _RESOURCE_NOT_FOUND or (code == -32602 and has_resource_code)):
-        return Reply(400, _RESOURCE_NOT_FOUND if has_resource_code else -32602, str(error), error.data)
+        return Reply(400, _RESOURCE_NOT_FOUND if has_resource_code else -32602, str(error), data)
     if code == _URL_ELICITATION and revision == "2025-11-25":
-        return Reply(200, code, str(error), error.data)
+        return Reply(200, code, str(error), data)
     if code == _MISSING_CAPABILITY:
         if has_resource_code:
             return Reply(200, UPSTREAM_FAILED, "This needs an interactive client; yours cannot be asked.")
-        return Reply(400, code, str(error), error.data)
+        return Reply(400, code, str(error), data)
     if code in _RELAYED or code not in _RESERVED:
-        return Reply(ERROR_CODE_HTTP_STATUS.get(code, 200), code, str(error), error.data)
+        return Reply(ERROR_CODE_HTTP_STATUS.get(code, 200), code, str(error), data)
     return Reply(200, -32603, str(error) or "The server refused the request", {"upstream": {"code": code}})
 
 

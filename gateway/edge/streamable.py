@@ -151,7 +151,8 @@ class Streamable:
                 asyncio.create_task(self._methods.answer(session, principal, message, outlet)) for message in requests
             ]
             bodies = [answered[1] for task in asyncio.as_completed(tasks) if (answered := await task) is not None]
-            if outlet.streaming:
+            if outlet.streaming or not bodies:  # all cancelled: an empty array would be an answer
+                outlet.opened()
                 for body in bodies:
                     await outlet.write(body)
             else:

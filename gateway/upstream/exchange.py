@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -11,11 +12,14 @@ from catalogue.model import Server
 from gateway import jsonrpc
 from gateway.calls import Answer, Message, MessageKind, Outlet
 from gateway.errors import UpstreamProtocolError, UpstreamRefused, UpstreamUnavailable
-from gateway.upstream.http1 import Response
+from gateway.upstream.response import Response
 from gateway.upstream.sse import Event, EventParser, EventTooLarge
 from gateway.upstream.transport import EVENT_STREAM, JSON, Transport
 
 log = structlog.get_logger()
+
+AT_ONCE: Final = 100
+"""Events of one stream after which everybody else has a turn: a piece of a flood holds thousands."""
 
 _PROGRESS = "notifications/progress"
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -90,17 +94,20 @@ class Exchange:
             UpstreamProtocolError: not JSON-RPC, or not an answer to this request.
         """
         kind = response.content_type
+        answered = False
         try:
             if response.status == 200 and kind == EVENT_STREAM:
-                return await self._stream(transport, response)
+                answer = await self._stream(transport, response)
+                answered = answer is not None
+                return answer
             body = await transport.read(response)
         finally:
-            response.settle()
+            response.settle(answered=answered)
         if session and response.status == 404:
             raise SessionLost(self._server.slug, f"The server {self._server.slug} no longer knows its session.")
         if response.status == 200 or (kind == JSON and 400 <= response.status < 500 and response.status not in _CLOSED):
             try:
-                return self._result(body)
+                return self._result(body, response.status)
             except UpstreamProtocolError:
                 if response.status == 200:
                     raise
@@ -110,9 +117,11 @@ class Exchange:
         parser = EventParser(self._server.max_event_bytes)
         try:
             async for chunk in transport.chunks(response):
-                for event in parser.feed(chunk):
+                for number, event in enumerate(parser.feed(chunk), 1):
                     if (answer := await self._event(event)) is not None:
                         return answer
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
         except EventTooLarge as error:
             cap = self._server.max_event_bytes
             raise self._protocol_error(f"sent more than {cap} bytes at once") from error
@@ -148,7 +157,7 @@ class Exchange:
             await self._notification(method, params)
         return None
 
-    def _result(self, data: bytes) -> Answer:
+    def _result(self, data: bytes, status: int = 200) -> Answer:
         try:
             response = jsonrpc.split_response(data, self.request_id)
         except ValueError as error:
@@ -157,6 +166,12 @@ class Exchange:
             code, text = refusal.get("code"), refusal.get("message")
             if not isinstance(code, int) or isinstance(code, bool):
                 raise self._protocol_error("answered with an error that has no code")
+            if response.id not in (None, self.request_id):
+                # Servers that did not get as far as the id put a word of theirs there, under a status of HTTP. It may
+                # as well be another request's answer: what kind of refusal it is can be believed, its words cannot.
+                if status == 200:
+                    raise self._protocol_error("answered another request")
+                raise UpstreamRefused(self._server.slug, code, f"The server {self._server.slug} refused the request.")
             raise UpstreamRefused(self._server.slug, code, str(text or ""), refusal.get("data"))
         if response.id != self.request_id or not isinstance(response.result, dict):
             raise self._protocol_error("answered with something that is not the result of this request")

@@ -8,6 +8,7 @@ keeps the connection if both sides may. Parsing is llhttp's, in its strict mode.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
@@ -16,106 +17,26 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from gateway.upstream.response import BrokenOff, Response
+
 IDLE_SECONDS: Final = 4.0
 """A common server closes idle connections after 5 s: ours go first, so that fewer requests meet a dead one."""
 CONNECT_SECONDS: Final = 5.0
 HEADER_BYTES: Final = 64 * 1024
-BUFFERED: Final = 256 * 1024
-"""Bytes of an answer held for a reader that is behind; beyond that the socket is not read."""
+"""Of an answer, before or between bytes of its body; what the network delivers at once may go beyond it."""
+LINGER_SECONDS: Final = 1.0
+"""How long the end of an answer that nobody reads any more is waited for, so that its connection can be kept."""
+
+# A standing stream may be silent for hours: this is how the end of a peer that vanished without a word is noticed.
+_PROBES: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class NotConnected(Exception):
     """No connection could be made: nothing was sent."""
 
 
-class BrokenOff(Exception):
-    """The connection ended before the answer did: what was asked may have been done."""
-
-
 class NotHTTP(Exception):
     """The peer answered with something that is not HTTP/1.1, or with headers beyond all measure."""
-
-
-class Response:
-    """An answer whose headers have arrived. `headers` has lower-case names; of repeated ones, the first."""
-
-    __slots__ = ("_buffer", "_buffered", "_complete", "_connection", "_error", "_waiter", "headers", "status")
-
-    def __init__(self, status: int, headers: Mapping[str, str], connection: Connection) -> None:
-        self.status = status
-        self.headers = headers
-        self._connection: Connection | None = connection
-        self._buffer: deque[bytes] = deque()
-        self._buffered = 0
-        self._complete = False
-        self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def content_type(self) -> str:
-        """The media type in lower case, without parameters."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    @property
-    def content_length(self) -> int | None:
-        """The declared length of the body in bytes."""
-        declared = self.headers.get("content-length")
-        return int(declared) if declared is not None and declared.isdigit() else None
-
-    @property
-    def at_end(self) -> bool:
-        """Has the whole body been read?"""
-        return self._complete and not self._buffer
-
-    async def chunk(self) -> bytes:
-        """The next bytes of the body, as they arrive; b"" at its end.
-
-        Raises:
-            BrokenOff: the connection ended first.
-        """
-        while not self._buffer:
-            if self._error is not None:
-                raise self._error
-            if self._complete:
-                return b""
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        data = self._buffer.popleft() if len(self._buffer) == 1 else b"".join(self._buffer)
-        self._buffer.clear()
-        if self._buffered > BUFFERED and self._connection is not None:
-            self._connection.resume()
-        self._buffered = 0
-        return data
-
-    def settle(self) -> None:
-        """Gives the connection back if the body was read, and closes it if it was not (that is the cancel signal)."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.finished(reusable=self.at_end)
-
-    # --- fed by the connection
-
-    def feed(self, data: bytes) -> bool:
-        """Takes bytes of the body; True when the socket should rest."""
-        self._buffer.append(data)
-        self._buffered += len(data)
-        self._wake()
-        return self._buffered > BUFFERED
-
-    def end(self, error: Exception | None = None) -> None:
-        """The body is complete, or broken off."""
-        if error is None:
-            self._complete = True
-        elif not self._complete:
-            self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class Connection(asyncio.Protocol):
@@ -128,9 +49,10 @@ class Connection(asyncio.Protocol):
         self._awaited: asyncio.Future[Response] | None = None
         self._response: Response | None = None
         self._headers: dict[str, str] = {}
-        self._header_bytes = 0
+        self._overhead = 0
         self._until_close = False
         self._keep = False
+        self._lingering: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
 
     @property
@@ -146,6 +68,7 @@ class Connection(asyncio.Protocol):
             NotHTTP: the answer is not HTTP.
         """
         self._awaited = asyncio.get_running_loop().create_future()
+        self._overhead = 0
         cast("asyncio.Transport", self._transport).write(head_and_body)
         try:
             return await self._awaited
@@ -158,10 +81,20 @@ class Connection(asyncio.Protocol):
     def finished(self, *, reusable: bool) -> None:
         """The answer needs the connection no longer."""
         self._response = None
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         if reusable and self._keep and self.usable:
             self._origin.give_back(self)
         else:
             self.close()
+
+    def linger(self) -> None:
+        """Waits a moment for the end of an answer that nobody reads any more; then the connection is free."""
+        if self._keep:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.close)
+        else:
+            self.finished(reusable=False)
 
     def resume(self) -> None:
         """Reads the socket again."""
@@ -176,6 +109,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_exception(error)
+            self._awaited.exception()  # a caller that was cancelled in this moment will not look at it
         if self._response is not None:
             self._response.end(error)
         self.close()
@@ -184,50 +118,67 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        held: socket.socket = transport.get_extra_info("socket")
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _PROBES:
+            if (option := getattr(socket, name, None)) is not None:
+                held.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def data_received(self, data: bytes) -> None:
         if self._awaited is None and self._response is None:
             self.close()  # nobody asked
             return
+        self._overhead += len(data)
         try:
             self._parser.feed_data(data)
+            if self._overhead > HEADER_BYTES:  # the parser gathers a line until its end, however long
+                raise NotHTTP("too many headers")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnicodeDecodeError, NotHTTP) as error:
             failure = NotHTTP("the answer is not HTTP/1.1")
             failure.__cause__ = error
             self._fail(failure)
+        if self._lingering is not None and self._response is not None and self._response.complete:
+            self.finished(reusable=True)
+
+    def eof_received(self) -> None:
+        # Nothing else completes a body without a length: a connection that we or the network end says nothing.
+        if self._response is not None and self._until_close:
+            self._response.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         self._origin.forget(self)
-        if self._response is not None and self._until_close and exc is None:
-            self._response.end()
-        else:
-            self._fail(BrokenOff("the connection ended"))
+        self._fail(BrokenOff("the connection ended"))
+        self.finished(reusable=False)
 
     # --- httptools
 
     def on_message_begin(self) -> None:
         self._headers = {}
-        self._header_bytes = 0
+        self._keep = False  # what follows a complete answer, nobody asked for
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > HEADER_BYTES:
-            raise NotHTTP("too many headers")
         self._headers.setdefault(name.decode("ascii").lower(), value.decode("latin-1").strip())
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:
+        if 100 <= status < 200 and status != 101:
             return  # an interim answer; the real one follows
+        if status < 200:
+            raise NotHTTP("a status that was not asked for")
         if self._awaited is None or self._awaited.done():
             raise NotHTTP("an answer that nobody waits for")
         self._keep = self._parser.should_keep_alive()
-        framed = "content-length" in self._headers or "transfer-encoding" in self._headers
-        self._until_close = not framed and status not in (204, 304)
+        coding = self._headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
+            raise NotHTTP("a transfer coding that was not asked for")
+        self._until_close = coding is None and "content-length" not in self._headers and status not in (204, 304)
         self._response = Response(status, self._headers, self)
+        self._headers = {}  # trailers go there: they come too late to be believed
         self._awaited.set_result(self._response)
 
     def on_body(self, body: bytes) -> None:
+        self._overhead = 0
         if self._response is not None and self._response.feed(body):
             cast("asyncio.Transport", self._transport).pause_reading()
 
@@ -248,6 +199,7 @@ class Origin:
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Response:
         """Sends one request; `target` is path and query.
@@ -262,11 +214,12 @@ class Origin:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if body is not None:
             lines.append(f"content-length: {len(body)}")
-        head = "\r\n".join(lines)
-        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1 or "\x00" in head:
-            raise ValueError("a header holds a line break")
+        if not (plain := "".join(lines)).isascii() or not plain.isprintable() or " " in target:
+            raise ValueError("a header or the target holds a character that none may hold")
+        lines.append("\r\n")
+        head = "\r\n".join(lines).encode("ascii")
         connection = self._take() or await self._connect()
-        return await connection.send(head.encode("ascii") + b"\r\n\r\n" + (body or b""))
+        return await connection.send(head + body if body else head)
 
     def _take(self) -> Connection | None:
         while self._idle:
@@ -288,6 +241,9 @@ class Origin:
                 )
         except (OSError, TimeoutError, UnicodeError) as error:
             raise NotConnected(str(error)) from error
+        if self._closed or not connection.usable:
+            connection.close()
+            raise NotConnected("the connection ended at once")
         self._all.add(connection)
         return connection
 
@@ -314,7 +270,8 @@ class Origin:
         self._all.discard(connection)
 
     def close(self) -> None:
-        """Ends every connection."""
+        """Ends every connection, for good."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None

@@ -19,14 +19,14 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION
 from catalogue.model import Server
 from gateway import jsonrpc
 from gateway.calls import Answer, Call, Caller, Message, MessageKind, Outlet, new_id
-from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
+from gateway.errors import UpstreamError, UpstreamProtocolError, UpstreamUnavailable
 from gateway.policy.pipeline import CallPermit
 from gateway.upstream import wire
-from gateway.upstream.exchange import Aside, Exchange, NotSpoken
-from gateway.upstream.http1 import Response
+from gateway.upstream.exchange import AT_ONCE, Aside, Exchange, NotSpoken
 from gateway.upstream.modern import SILENT
 from gateway.upstream.permits import Housekeeping, HousekeepingPermit
-from gateway.upstream.sse import Event, EventParser, EventTooLarge
+from gateway.upstream.response import Response
+from gateway.upstream.sse import Event, EventParser
 from gateway.upstream.transport import EVENT_STREAM, Transport, UnknownOutcome, target_of
 
 CONNECTIONS: Final = 1000
@@ -124,7 +124,7 @@ class Connection:
             aside=self._aside,
             asked=asked,
             progress_token=None if call is None else call.progress_token,
-            log_level=None if call is None else call.caller.log_level,
+            log_level=None if call is None else call.caller.log_level or (None if call.caller.modern else "debug"),
         )
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[request_id] = (exchange, future)
@@ -158,12 +158,14 @@ class Connection:
         failure: Exception = UnknownOutcome(slug, f"The stream of the server {slug} ended.")
         try:
             async for chunk in self._transport.chunks(response):
-                for event in parser.feed(chunk):
+                for number, event in enumerate(parser.feed(chunk), 1):
                     if event.event == "endpoint":
                         self._name(event, named)
                     elif event.has_data:
                         await self._message(event.data)
-        except (EventTooLarge, UpstreamProtocolError) as error:
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
+        except (ValueError, UpstreamError) as error:  # no JSON, an event above the cap, or answers it does not take
             failure = UpstreamProtocolError(slug, f"The server {slug} broke the protocol on its event stream.")
             failure.__cause__ = error
         finally:
@@ -187,7 +189,7 @@ class Connection:
         if not isinstance(decoded, dict):
             return
         for request_id, (exchange, future) in list(self._pending.items()):
-            if not self._belongs(decoded, request_id):
+            if future.done() or not self._belongs(decoded, request_id):
                 continue
             try:
                 answer = await exchange.message(data)
@@ -219,6 +221,11 @@ class Connection:
         elif isinstance(decoded["id"], str | int):
             await self.reply(decoded["id"], {"result": {}} if method == "ping" else {"error": _NOT_ALLOWED})
 
+    async def set_level(self, level: str) -> None:
+        """Sets the least level of log messages, if the server has any."""
+        if self.hello is not None and "logging" in (self.hello.value.get("capabilities") or ()):
+            await self.request(Housekeeping.SET_LEVEL, {"level": level}, SILENT)
+
     async def ended(self) -> None:
         """Returns when the standing GET has ended."""
         if self._reader is not None:
@@ -242,25 +249,29 @@ class HttpSse:
 
     async def forward(self, permit: CallPermit, outlet: Outlet, aside: Aside, key: str) -> Answer:
         """Sends a permitted call over the connection of the caller's holder, whose key is given."""
-        connection = await self._connection(key, self._declared(permit.call.caller), aside)
+        connection = await self._connection(key, permit.call.caller, aside)
         return await connection.call(permit.call, outlet)
 
     async def watch(self, permits: Sequence[CallPermit], aside: Aside, key: str) -> None:
         """Subscribes to the resources of permitted calls on the holder's connection; returns when that has ended."""
-        connection = await self._connection(key, self._declared(permits[0].call.caller), aside)
+        connection = await self._connection(key, permits[0].call.caller, aside)
         for permit in permits:
             await connection.request("resources/subscribe", {"uri": permit.call.params["uri"]}, SILENT)
         await connection.ended()
 
-    def _declared(self, caller: Caller) -> dict[str, Any]:
-        return {} if caller.modern else wire.bridgeable(caller, self._server)
+    async def set_level(self, key: str, level: str) -> None:
+        """Sets the least level of log messages on the holder's connection; one that is opened later begins with it."""
+        if (connection := self._connections.get(key)) is not None and connection.alive:
+            await connection.set_level(level)
 
-    async def _connection(self, key: str, capabilities: Mapping[str, Any], aside: Aside) -> Connection:
+    async def _connection(self, key: str, caller: Caller, aside: Aside) -> Connection:
         async with self._opening.setdefault(key, asyncio.Lock()):
             connection = self._connections.get(key)
             if connection is None or not connection.alive:
-                connection = await self.open(capabilities, aside)
+                connection = await self.open({} if caller.modern else wire.bridgeable(caller, self._server), aside)
                 self._connections[key] = connection
+                if caller.log_level is not None:
+                    await connection.set_level(caller.log_level)
             self._connections.move_to_end(key)
         if len(self._connections) > CONNECTIONS:
             old_key, oldest = self._connections.popitem(last=False)

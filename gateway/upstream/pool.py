@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from catalogue.live import Catalogue
 from catalogue.model import Definition, Item, Kind, Server
 from gateway.calls import Answer, Outlet
-from gateway.errors import UpstreamError
+from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.policy.pipeline import CallPermit
 from gateway.sessions.model import UpstreamSession, UpstreamSessions
 from gateway.sessions.registry import SessionRegistry
@@ -29,6 +29,8 @@ FIRST_LIST_SECONDS: Final = 1.5
 """A first list waits at most this long for upstreams that have not answered yet."""
 QUIET_SECONDS: Final = 0.4
 """It stops waiting earlier when no upstream has answered for this long."""
+TELLING_SECONDS: Final = 5.0
+"""What a client has us tell upstreams beside its calls is waited for no longer than this."""
 
 
 class Pool:
@@ -87,8 +89,14 @@ class Pool:
     ) -> None:
         """Posts a client's answer to a server request, on the upstream session on which it was asked."""
         upstream = self._by_key.get(upstream_key)
-        if upstream is not None:
-            await upstream.answer(holder.by_slug.get(upstream_key), holder.key, upstream_id, body)
+        if upstream is None:
+            return
+        try:
+            async with asyncio.timeout(min(TELLING_SECONDS, upstream.server.deadline)):
+                await upstream.answer(holder.by_slug.get(upstream_key), holder.key, upstream_id, body)
+        except TimeoutError as error:
+            slug = upstream.server.slug
+            raise UpstreamTimeout(slug, f"The server {slug} did not take the answer.") from error
 
     async def end_sessions(self, holder_key: str, sessions: Sequence[UpstreamSession]) -> None:
         """Ends what a closed gateway session had at the upstreams."""
@@ -100,23 +108,36 @@ class Pool:
 
     async def set_level(self, holder: UpstreamSessions, level: str) -> None:
         """Sets the least log level on the upstream sessions that are open; later ones are opened with it."""
-        for key, session in list(holder.by_slug.items()):
-            if (upstream := self._by_key.get(key)) is not None and "logging" in session.capabilities:
-                try:
-                    await upstream.legacy.set_level(session, level)
-                except UpstreamError as error:
-                    log.warning("set_level_failed", upstream=upstream.server.slug, error=str(error))
+
+        async def tell(key: str, upstream: Upstream) -> None:
+            session = holder.by_slug.get(key)
+            if session is not None and "logging" in session.capabilities:
+                await upstream.legacy.set_level(session, level)
+            await upstream.http_sse.set_level(holder.key, level)
+
+        await self._tell_all("set_level_failed", tell)
 
     async def roots_changed(self, holder: UpstreamSessions) -> None:
         """Passes on that the client's roots changed, to the upstreams that may ask for roots."""
-        for key, session in list(holder.by_slug.items()):
-            upstream = self._by_key.get(key)
-            if upstream is None or not upstream.server.allow_roots:
-                continue
-            try:
+
+        async def tell(key: str, upstream: Upstream) -> None:
+            session = holder.by_slug.get(key)
+            if session is not None and upstream.server.allow_roots:
                 await upstream.legacy.notify(session, HousekeepingPermit(Housekeeping.ROOTS_CHANGED))
-            except UpstreamError as error:
-                log.warning("roots_changed_failed", upstream=upstream.server.slug, error=str(error))
+
+        await self._tell_all("roots_changed_failed", tell)
+
+    async def _tell_all(self, failed: str, tell: Callable[[str, Upstream], Awaitable[None]]) -> None:
+        """Tells all at once something in passing; whoever fails or does not answer in time goes without."""
+
+        async def one(key: str, upstream: Upstream) -> None:
+            try:
+                async with asyncio.timeout(min(TELLING_SECONDS, upstream.server.deadline)):
+                    await tell(key, upstream)
+            except (UpstreamError, TimeoutError) as error:
+                log.warning(failed, upstream=upstream.server.slug, error=str(error))
+
+        await asyncio.gather(*(one(key, upstream) for key, upstream in self._by_key.items()))
 
     # --- lists
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from catalogue.model import Server
 from gateway.errors import UpstreamProtocolError, UpstreamUnavailable
-from gateway.upstream.http1 import BrokenOff, NotConnected, NotHTTP, Origin, Response
+from gateway.upstream.http1 import NotConnected, NotHTTP, Origin
+from gateway.upstream.response import BrokenOff, Response
 
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
@@ -63,27 +64,47 @@ class Transport:
         slug = self._server.slug
         if (response.content_length or 0) <= cap:
             try:
-                received = await response.chunk()
+                first = await response.chunk()
+                if response.at_end and len(first) <= cap:
+                    return first
+                received = bytearray(first)  # grown in place: an answer that dribbles in stays linear
                 while len(received) <= cap:
                     if response.at_end or not (more := await response.chunk()):
-                        return received
+                        return bytes(received)
                     received += more
             except (BrokenOff, NotHTTP) as error:
                 raise UnknownOutcome(slug, f"The answer of the server {slug} broke off.") from error
         response.settle()
         raise UpstreamProtocolError(slug, f"The server {slug} sent more than {cap} bytes at once.")
 
-    async def chunks(self, response: Response) -> AsyncIterator[bytes]:
+    def chunks(self, response: Response) -> AsyncIterator[bytes]:
         """The body as it arrives; ends quietly when the connection breaks, as resumption decides what that means."""
-        try:
-            while data := await response.chunk():
-                yield data
-        except (BrokenOff, NotHTTP):
-            return
+        return _Chunks(response)
 
     def close(self) -> None:
         """Closes every connection."""
         self._origin.close()
+
+
+class _Chunks:
+    """No generator: most readers stop at the result, and a generator left behind costs a task to be ended."""
+
+    __slots__ = ("_response",)
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            data = await self._response.chunk()
+        except (BrokenOff, NotHTTP) as error:
+            raise StopAsyncIteration from error
+        if not data:
+            raise StopAsyncIteration
+        return data
 
 
 def target_of(url: str) -> str:

@@ -94,14 +94,14 @@ class Upstream:
         """
         aside = self.aside(permit.call.caller)
         deadline = Deadline(self.server.deadline)
-        async with self._bulkhead:
-            try:
+        try:
+            async with self._bulkhead:  # waiting for a place is part of the time a call may take
                 return await self._attempt(permit, outlet, aside)
-            except asyncio.CancelledError:
-                if not deadline.passed():
-                    raise
-            finally:
-                deadline.cancel()
+        except asyncio.CancelledError:
+            if not deadline.passed():
+                raise
+        finally:
+            deadline.cancel()
         slug = self.server.slug
         raise UpstreamTimeout(slug, f"The server {slug} did not answer within {self.server.deadline:g} s.")
 

@@ -132,11 +132,16 @@ async def planes(
     gateway: dict[str, Any] | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
     key: str | None = None,
+    others: dict[str, str] | None = None,
     **upstreams: ScriptedUpstream,
 ) -> AsyncIterator[Planes]:
-    """Starts a replica in front of the named upstreams; `settings` adds members to their configuration by slug."""
+    """Starts a replica in front of the named upstreams, and of `others`, which are given by slug and address.
+
+    `settings` adds members to their configuration, by slug.
+    """
     async with _all_served(upstreams):
-        declared = [server(slug, each.url, **(settings or {}).get(slug, {})) for slug, each in upstreams.items()]
+        addresses = {slug: each.url for slug, each in upstreams.items()} | (others or {})
+        declared = [server(slug, url, **(settings or {}).get(slug, {})) for slug, url in addresses.items()]
         async with (
             replica(database_url, state_dir, declared, gateway=gateway) as running,
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http,

@@ -33,10 +33,10 @@ NOBODY = 65534
 OWNER = """
 import sys
 from pathlib import Path
-from gateway.cli import postgres_programs
+from gateway.cli import parent
 from gateway.cli.postgres import EmbeddedPostgres, EmbeddedPostgresError
 if sys.argv[2:] == ["unbound"]:
-    postgres_programs._die_with_parent = lambda death: None
+    parent.die_with_parent = lambda death: None
 postgres = EmbeddedPostgres(Path(sys.argv[1]))
 try:
     postgres.start()

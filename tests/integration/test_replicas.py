@@ -273,9 +273,9 @@ async def test_when_a_replica_is_killed_its_sessions_go_on_at_the_other(fleet: F
     await using
     print(f"\n{broken} requests were in flight at the replica that was killed")
     assert broken <= AT_ONCE
-    after = fleet.proxy.passed[killed + AT_ONCE :]
-    assert len(after) > AT_ONCE
-    assert {(each.replica, each.status) for each in after} == {(1, 200)}
+    after = Counter((each.replica, each.status) for each in fleet.proxy.passed[killed:])
+    assert after.keys() <= {(0, 0), (0, 200), (1, 200)}  # lost, answered in time, or gone on with at the other
+    assert after[0, 0] <= AT_ONCE < after[1, 200]
     await one.program.ended()
     await one.nothing_left()
     assert all(1 in fleet.proxy.replicas_of(session.session.session_id) for session in sessions)

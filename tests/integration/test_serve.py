@@ -14,7 +14,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 
+from gateway.cli.serve import serve
 from tests.support.clients import Events, ModernClient, SessionClient
 from tests.support.gateway import server
 from tests.support.processes import (
@@ -102,16 +104,26 @@ async def test_a_worker_that_is_killed_is_started_again(pair: GatewayProcess) ->
     assert await answering(pair, 3) == {lost, kept, new}
     print(f"\nanother worker answers {time.monotonic() - killed:.1f} s after one was killed")
     assert lives(kept)
+    assert set(json.loads(pair.run_file.read_bytes())["pids"].values()) == {pair.program.pid, kept, new}
+    pair.run["pids"]["replica-1"] = new
     assert f"replica 1 ended ({-signal.SIGKILL}); starting it again" in pair.program.words
 
 
-async def test_a_port_that_is_taken_is_told_and_nothing_is_started(pair: GatewayProcess, tmp_path: Path) -> None:
-    status, words = await refusal(tmp_path, {}, "--port", str(pair.port))
-    assert status == 2
-    assert words == (
-        f"mcp-gateway: --host/--port: cannot listen on 127.0.0.1:{pair.port}: Address already in use; "
-        "choose another with --port"
+async def test_a_second_start_on_the_same_port_is_told_so_and_leaves_the_first_alone(pair: GatewayProcess) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(*GATEWAY, "serve", "--port", str(pair.port)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "MCP_GATEWAY_STATE_DIR": str(pair.state_dir)},
     )
+    async with asyncio.timeout(START_SECONDS):
+        stdout, stderr = await process.communicate()
+    assert (process.returncode, stdout) == (2, b"")
+    assert stderr.decode() == (
+        f"mcp-gateway: --host/--port: cannot listen on 127.0.0.1:{pair.port}: Address already in use; "
+        "choose another with --port\n"
+    )
+    assert json.loads(pair.run_file.read_bytes()) == pair.run
 
 
 async def test_sigterm_lets_calls_finish_ends_streams_and_leaves_no_process(
@@ -155,6 +167,16 @@ async def test_after_a_kill_of_the_whole_group_the_next_start_works_and_the_key_
             await until(lambda: not any(map(lives, first.run["pids"].values())), "the end of the first replicas")
 
 
+async def test_told_to_stop_while_it_starts_it_never_says_that_it_is_ready(database_url: str, tmp_path: Path) -> None:
+    gateway = launch(tmp_path, None, "--port", "0", DATABASE_URL=database_url)
+    await until(lambda: children_of(gateway.program.pid), "its first worker", START_SECONDS)
+    gateway.program.send(signal.SIGTERM)
+    assert await gateway.program.ended() == 0
+    await gateway.nothing_left()
+    assert gateway.program.words == ""
+    assert not gateway.run_file.exists()
+
+
 COMMAND = {"command": ["npx", "-y", "a server", "/data"], "env": {"TOKEN": "not to be shown"}}
 REFUSED: dict[str, tuple[Mapping[str, Any], tuple[str, ...], str]] = {
     "unknown key": (
@@ -181,30 +203,16 @@ REFUSED: dict[str, tuple[Mapping[str, Any], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_a_wrong_setting_is_named_with_its_fix(case: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_named_with_its_fix(case: str, tmp_path: Path) -> None:
     config, options, words = REFUSED[case]
-    status, said = await refusal(tmp_path, config, "--port", "0", *options)
-    assert status == 2
-    assert said.startswith("mcp-gateway: ")
-    assert words in said
-    assert "not to be shown" not in said
-    assert "\n" not in said
-    assert not (tmp_path / "run.json").exists()
-
-
-async def refusal(folder: Path, config: Mapping[str, Any], *options: str) -> tuple[int, str]:
-    """Exit status and stderr of a `serve` that must not start; it says nothing on stdout."""
-    path = folder / "gateway.yaml"
+    path = tmp_path / "gateway.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        *(*GATEWAY, "serve", "--config", str(path), *options),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, "MCP_GATEWAY_STATE_DIR": str(folder)},
-    )
-    async with asyncio.timeout(START_SECONDS):
-        stdout, stderr = await process.communicate()
-    assert stdout == b""
-    assert process.returncode is not None
-    return process.returncode, stderr.decode().strip()
+    line = ["--config", str(path), "--port", "0", *options]
+    result = CliRunner(env={"MCP_GATEWAY_STATE_DIR": str(tmp_path)}).invoke(serve, line)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("mcp-gateway: ")
+    assert words in result.stderr
+    assert "not to be shown" not in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run.json").exists()

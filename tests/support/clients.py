@@ -219,7 +219,10 @@ class SessionClient(Client):
 
     async def tell(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """Sends a notification."""
-        body = {"jsonrpc": "2.0", "method": method, **({} if params is None else {"params": params})}
+        await self.send({"jsonrpc": "2.0", "method": method, **({} if params is None else {"params": params})})
+
+    async def send(self, body: Message) -> None:
+        """Posts a notification, or the answer to a question of the server."""
         async with self.http.post(self.url, data=json.dumps(body), headers=self.headers) as response:
             assert response.status == 202, await response.text()
 

@@ -60,7 +60,10 @@ class OverChannel(Exchange):
 
 @dataclass
 class SseUpstream(ScriptedUpstream):
-    """An upstream of 2024-11-05: GET opens a channel, POSTs to the channel's address are answered on it."""
+    """An upstream of 2024-11-05: GET opens a channel, POSTs to its address are answered on it.
+
+    What is seen of a POST has the channel as another header.
+    """
 
     era: str = "sse"
     channels: dict[str, Exchange] = field(default_factory=dict)
@@ -79,15 +82,16 @@ class SseUpstream(ScriptedUpstream):
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        seen = Seen(scope["method"], headers, body)
+        address = scope["query_string"].decode()
+        seen = Seen(scope["method"], {**headers, "channel": address}, body)
         plain = Exchange(seen, send, receive)
-        channel = self.channels.get(scope["query_string"].decode())
+        channel = self.channels.get(address)
         if channel is None:
             await plain.respond(405)
             return
         self.seen.append(seen)
         await plain.respond(202)
-        await self._post(OverChannel(seen, channel._send, receive))
+        await self._post(OverChannel(seen, channel._send, channel._receive))
 
     async def _open(self, exchange: Exchange) -> None:
         key = f"channel={len(self.channels) + 1}"

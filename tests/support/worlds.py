@@ -26,12 +26,18 @@ RING = KeyRing.parse(KeyRing.generate())
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 Behind = Callable[[CallPermit, Outlet], Awaitable[Answer]]
+Watched = Callable[[CallPermit, Updated], Awaitable[None]]
 
 
 async def nothing_said(permit: CallPermit, outlet: Outlet) -> Answer:
     """An upstream whose answer is of no interest."""
     del permit, outlet
     return Answer({})
+
+
+async def nothing_changed(permit: CallPermit, updated: Updated) -> None:
+    """An upstream that ends every watch at once."""
+    del permit, updated
 
 
 class ScriptedPool(Pool):
@@ -41,6 +47,7 @@ class ScriptedPool(Pool):
         super().__init__(of, registry, tls=TLS, refresh=60.0, published=lambda server, found: None)
         self.permits: list[CallPermit] = []
         self.behind: Behind = nothing_said
+        self.watched: Watched = nothing_changed
 
     async def forward(self, permit: CallPermit, outlet: Outlet) -> Answer:
         """To the function."""
@@ -52,9 +59,9 @@ class ScriptedPool(Pool):
         return await self.forward(permit, outlet)
 
     async def watch(self, permit: CallPermit, updated: Updated) -> None:
-        """To the function too, then as long as the test wants."""
-        del updated
+        """To a function of its own, for as long as that takes."""
         self.permits.append(permit)
+        await self.watched(permit, updated)
 
 
 class World:
@@ -68,9 +75,10 @@ class World:
         self.store = MemorySessionStore()
         self.registry = SessionRegistry(self.store, self.changes, clock=self.clock, idle=timedelta(hours=1))
         self.pool = ScriptedPool(self.catalogue, self.registry)
-        self.lists = Lists(RING, page_size=page_size, cache_bytes=cache_bytes)
+        self.lists = Lists(RING, page_size=page_size, cache_bytes=cache_bytes, clock=self.clock)
         self.pipeline = standard(self.recorder)
-        self.dispatch = Dispatch(self.catalogue, self.pipeline, self.pool, self.lists, RequestStates(RING))
+        states = RequestStates(RING, clock=self.clock)
+        self.dispatch = Dispatch(self.catalogue, self.pipeline, self.pool, self.lists, states)
 
     def answers(self, value: dict[str, Any], raw: bytes | None = None) -> None:
         """What every call is answered with from now on."""

@@ -45,7 +45,7 @@ Ask = Callable[[World, Caller, dict[str, Any]], Awaitable[Any]]
 
 
 async def listen(world: World, asking: Caller, params: dict[str, Any]) -> Any:
-    watching = world.dispatch.watching(OUTLET, lambda uri: None)
+    watching = world.dispatch.watching(OUTLET, lambda subscribed, uri: None)
     honoured = await watching.add([world.dispatch.resource_call(asking, Method.LISTEN, params)])
     await watching.close()
     return honoured
