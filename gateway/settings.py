@@ -21,7 +21,19 @@ Revision = Literal["auto", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    plain = url.isascii() and url.isprintable() and " " not in url
+    if not plain or parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("must be http(s)://host[:port]/path, percent-encoded and without credentials")
+    try:
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        raise ValueError("must name a port from 0 to 65535") from None
+    return url
 
 
 class Authentication(_Section):
@@ -45,7 +57,25 @@ class GatewaySection(_Section):
     keep_alive: float = Field(15.0, gt=0, description="Seconds of silence before a comment is sent on a stream.")
     stream_grace: float = Field(0.3, ge=0, description="Seconds to wait for a final answer before a stream is opened.")
     refresh: float = Field(300.0, gt=0, description="Seconds between discoveries of an upstream that names no ttl.")
-    page_title: str = Field("mcp-gateway", description="Name under which the gateway presents itself to clients.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _reachable(cls, url: str | None) -> str | None:
+        return url if url is None else _http_url(url)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if any("/" in host or not host.strip() for host in hosts):
+            raise ValueError("each must be a host name, with :port if it is not ours; no scheme, no path")
+        return hosts
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _whole_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if any(origin.count("/") != 2 or not all(urlsplit(origin)[:2]) for origin in origins):
+            raise ValueError("each must be scheme://host[:port], as browsers write it in Origin; no path, no *")
+        return origins
 
 
 class Credentials(_Section):
@@ -57,9 +87,9 @@ class Credentials(_Section):
 class Version(_Section):
     """One version of a server. Exactly one of `url` and `command` is given; `command` only for `dev`."""
 
-    version: str = Field("1", min_length=1, max_length=64)
+    version: str = Field("1", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     url: str | None = None
-    command: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = Field(None, min_length=1)
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: str | None = None
     transport: Literal["auto", "streamable-http", "sse"] = "auto"
@@ -69,12 +99,7 @@ class Version(_Section):
     @field_validator("url")
     @classmethod
     def _http(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-            raise ValueError("must be http(s)://host[:port]/path without credentials")
-        return url
+        return url if url is None else _http_url(url)
 
     @model_validator(mode="after")
     def _one_way(self) -> Version:
@@ -149,7 +174,7 @@ def load(path: Path | None) -> Settings:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    return parse(document or {}, source=str(path))
+    return parse({} if document is None else document, source=str(path))
 
 
 def parse(document: object, *, source: str = "configuration") -> Settings:
@@ -182,6 +207,7 @@ def _from_client_file(document: dict[str, Any], source: str) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise ConfigurationError(f"{source}: mcpServers: must be a mapping of names to servers")
     servers: list[dict[str, Any]] = []
+    slugs: dict[str, str] = {}
     for name, entry in entries.items():
         if not isinstance(entry, dict):
             raise ConfigurationError(f"{source}: mcpServers.{name}: must be a mapping")
@@ -190,17 +216,27 @@ def _from_client_file(document: dict[str, Any], source: str) -> dict[str, Any]:
                 f"{source}: mcpServers.{name}.headers: static headers are not taken from a client's file; "
                 "set credentials of the server in the gateway's own configuration"
             )
+        if ("url" in entry) == ("command" in entry):
+            raise ConfigurationError(f"{source}: mcpServers.{name}: give exactly one of url and command")
+        slug = _slug_from(str(name))
+        if not slug or slug in slugs:
+            fault = f"is too much like {slugs[slug]}" if slug else "has no letter a-z"
+            raise ConfigurationError(f"{source}: mcpServers.{name}: the name {fault}; rename the server")
+        slugs[slug] = str(name)
         version: dict[str, Any] = {"version": "1"}
         if "url" in entry:
             version["url"] = entry["url"]
             if entry.get("type") == "sse":
                 version["transport"] = "sse"
         if "command" in entry:
-            version["command"] = [entry["command"], *entry.get("args", [])]
-            version["env"] = entry.get("env", {})
+            arguments = entry.get("args") or []
+            if not isinstance(arguments, list):
+                raise ConfigurationError(f"{source}: mcpServers.{name}.args: must be a list")
+            version["command"] = [entry["command"], *arguments]
+            version["env"] = entry.get("env") or {}
             if entry.get("cwd"):
                 version["cwd"] = entry["cwd"]
-        servers.append({"slug": _slug_from(str(name)), "versions": [version]})
+        servers.append({"slug": slug, "versions": [version]})
     return {"gateway": document.get("gateway", {}), "servers": servers}
 
 

@@ -28,9 +28,9 @@ async def _every(seconds: float, give: Callable[[], Any]) -> None:
     with suppress(ConnectionError):
         while True:
             await give()
-            due: asyncio.Future[None] = loop.create_future()
-            loop.call_later(seconds, due.set_result, None)
-            await due
+            due = asyncio.Event()
+            loop.call_later(seconds, due.set)
+            await due.wait()
 
 
 async def _mute(exchange: Exchange) -> None:

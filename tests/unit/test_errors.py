@@ -43,7 +43,7 @@ def test_a_denial_has_stable_codes_and_one_sentence() -> None:
 
 def test_missing_scopes_are_named_once_and_in_order() -> None:
     assert NeedsScope(["b", "a"]).missing == ("a", "b")
-    assert "a" not in str(NeedsScope(["zzz"])).replace("Insufficient scope", "")
+    assert str(NeedsScope(["zzz"])) == "Insufficient scope"
 
 
 @pytest.mark.parametrize("error", [each for each in UpstreamError.__subclasses__() if each.__module__ == errors.__name__])

@@ -42,6 +42,9 @@ def test_an_id_shows_nothing_of_the_upstreams() -> None:
     assert "secret" not in REQUESTS.seal("session", Address("one@1", "secret"))
 
 
-@pytest.mark.parametrize("odd", [None, 5, True, [], {}, "", "x", "é", "\ud800", "A" * 80, RING.seal("cursor", b"[1,2]")])
+ODD = (None, 5, True, [], {}, "", "x", "é", "\ud800", "A" * 80, RING.seal("cursor", b"[1,2]"))
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_an_id_that_was_never_given_leads_nowhere(odd: Any) -> None:
     assert REQUESTS.open("session", odd) is None

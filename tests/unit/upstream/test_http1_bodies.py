@@ -154,11 +154,15 @@ async def test_a_connection_that_ends_before_the_headers_do_breaks_the_request_o
 async def test_a_body_that_ends_too_soon_is_never_taken_for_a_whole_one(answer: bytes) -> None:
     async with peer(closing(answer)) as server, origin_of(server) as origin:
         response = await ask(origin)
-        parts = []
-        with pytest.raises(BrokenOff):
+        parts: list[bytes] = []
+
+        async def gather() -> None:
             async with asyncio.timeout(SECONDS):
                 while part := await response.chunk():
                     parts.append(part)
+
+        with pytest.raises(BrokenOff):
+            await gather()
         assert b"".join(parts) == b"cont"
         assert not response.at_end
         response.settle()
