@@ -76,6 +76,7 @@ def tool_for(tool: dict[str, Any], revision: str) -> dict[str, Any] | None:
 
 
 def prompt_for(prompt: dict[str, Any], revision: str) -> dict[str, Any]:
+    """As tool_for; every revision can get every prompt."""
     return _item_for(prompt, revision, (*_OPTIONAL, "arguments"), set())
 
 
@@ -85,6 +86,7 @@ def resource_for(resource: dict[str, Any], revision: str) -> dict[str, Any]:
 
 
 def template_for(template: dict[str, Any], revision: str) -> dict[str, Any]:
+    """As resource_for."""
     return _item_for(template, revision, (*_OPTIONAL, "mimeType"), set())
 
 

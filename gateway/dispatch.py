@@ -15,7 +15,7 @@ from typing import Any
 from catalogue.live import Catalogue
 from catalogue.model import Item, Kind, Server
 from catalogue.snapshot import Snapshot, View
-from gateway.bridge import federation, results
+from gateway.bridge import capabilities, federation, results
 from gateway.bridge.lists import Lists, Page
 from gateway.bridge.request_state import RequestStates
 from gateway.bridge.watching import Watching
@@ -120,11 +120,14 @@ class Dispatch:
         call = self._accepted(call, params)
         try:
             answer = await self._pipeline.enforce(call, outlet, self._forward)
-        except GatewayError as error:
+        except GatewayError as raised:
+            error = raised
+            if isinstance(error, UpstreamRefused) and error.code == capabilities.CODE:
+                error = capabilities.missing(error, call)
             error.record = call.id
             if isinstance(error, UpstreamRefused) and isinstance(error.data, dict) and "uri" in error.data:
                 error.data = {**error.data, "uri": call.exposed_name}  # the client's name for it, not the upstream's
-            raise
+            raise error from raised.__cause__
         if results.is_interim(answer):
             answer = self._interim(answer, call, params)
         return results.for_client(answer, call)

@@ -51,6 +51,8 @@ class InvalidMessage(ValueError):
 
 
 class Kind(Enum):
+    """What a message is: by its members alone, as JSON-RPC has no member that says so."""
+
     REQUEST = "request"
     NOTIFICATION = "notification"
     RESPONSE = "response"

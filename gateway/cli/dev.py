@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ import yaml
 from gateway import settings as configuration
 from gateway.cli import snippets, state
 from gateway.cli.parent import die_with_parent
-from gateway.cli.serve import Running, faults, run
+from gateway.cli.serve import PYTHON, Running, faults, run
 from gateway.errors import ConfigurationError
 from gateway.settings import Settings
 
@@ -117,7 +116,7 @@ def _resolved(loaded: Settings, children: _Children, *, samples: bool) -> dict[s
     for server in document["servers"]:
         for version in server["versions"]:
             if command := version.pop("command", None):
-                line = [sys.executable, "-m", "gateway.cli", "wrap"]
+                line = [*PYTHON, "gateway.cli", "wrap"]
                 environment = version.pop("env", {})
                 for name in environment:  # by name only: values on a command line are everybody's to read
                     line += ["--env", name]
@@ -127,7 +126,7 @@ def _resolved(loaded: Settings, children: _Children, *, samples: bool) -> dict[s
                 version["url"] = f"http://127.0.0.1:{port}/mcp"
     if samples:
         for slug, module in SAMPLES.items():
-            port = children.start(slug, [sys.executable, "-m", module])
+            port = children.start(slug, [*PYTHON, module])
             document["servers"].append({"slug": slug, "versions": [{"url": f"http://127.0.0.1:{port}/mcp"}]})
     children.wait()
     return document

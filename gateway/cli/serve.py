@@ -34,6 +34,8 @@ from gateway.storage.engine import Database
 from gateway.storage.keys import PostgresKeyStore
 from gateway.storage.migrate import upgrade
 
+PYTHON = (sys.executable, "-P", "-m")
+"""Runs a module of ours; -P, because a `gateway` in whatever folder we were started in is not ours."""
 READY_SECONDS = 30.0
 GRACE_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
@@ -182,7 +184,7 @@ class _Replicas:
     def __init__(
         self, config: Path | None, host: str, port: int, listening: socket.socket, folder: Path, count: int
     ) -> None:
-        command = [sys.executable, "-m", "gateway.cli", "worker", "--host", host, "--port", str(port)]
+        command = [*PYTHON, "gateway.cli", "worker", "--host", host, "--port", str(port)]
         command += ["--fd", str(listening.fileno()), "--state-dir", str(folder), "--grace", str(GRACE_SECONDS)]
         if config is not None:
             command += ["--config", str(config)]

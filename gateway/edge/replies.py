@@ -144,10 +144,6 @@ def _relayed(error: UpstreamRefused, method: str, revision: str) -> Reply:
         return Reply(400, _RESOURCE_NOT_FOUND if has_resource_code else -32602, str(error), data)
     if code == _URL_ELICITATION and revision == "2025-11-25":
         return Reply(200, code, str(error), data)
-    if code == _MISSING_CAPABILITY:
-        if has_resource_code:
-            return Reply(200, UPSTREAM_FAILED, "This needs an interactive client; yours cannot be asked.")
-        return Reply(400, code, str(error), data)
     if code in _RELAYED or code not in _RESERVED:
         return Reply(ERROR_CODE_HTTP_STATUS.get(code, 200), code, str(error), data)
     return Reply(200, -32603, str(error) or "The server refused the request", {"upstream": {"code": code}})

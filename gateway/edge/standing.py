@@ -12,6 +12,8 @@ from gateway.edge.http import ClientGone, Request
 
 QUEUE: Final = 1000
 """Messages waiting for a client that reads slowly; one more and it is disconnected."""
+QUEUE_BYTES: Final = 8 * 1024 * 1024
+"""And their bytes: two of the largest messages there are by default."""
 
 _COMMENT = b": keep-alive\n\n"
 Framed = Callable[[bytes], Awaitable[bytes]]
@@ -25,6 +27,8 @@ class Standing:
         self._frame = frame
         self._keep_alive = keep_alive
         self._queue: deque[bytes] = deque()
+        self._waiting = 0
+        self._serving: asyncio.Task[object] | None = None
         self._wake = asyncio.Event()
         self.last: bytes | None = None
         self._ended = False
@@ -32,13 +36,21 @@ class Standing:
 
     def push(self, data: bytes, *, once: bool = False) -> None:
         """Queues one JSON-RPC text; with `once`, only if the same text is not waiting already (level triggers)."""
-        if once and data in self._queue:
+        if self._overflowed or (once and data in self._queue):
             return
-        if len(self._queue) >= QUEUE:
-            self._overflowed = True
-        else:
-            self._queue.append(data)
+        if self._queue and (len(self._queue) >= QUEUE or self._waiting + len(data) > QUEUE_BYTES):
+            self._overflow()
+            return
+        self._queue.append(data)
+        self._waiting += len(data)
         self._wake.set()
+
+    def _overflow(self) -> None:
+        """Ends the stream without a word: whoever does not read would not read that either."""
+        self._overflowed = True
+        self._queue.clear()
+        if self._serving is not None:
+            self._serving.cancel()
 
     def end(self) -> None:
         """Ends the stream after what is queued."""
@@ -50,6 +62,7 @@ class Standing:
         await self._request.start_stream(headers)
         gone = asyncio.create_task(self._request.gone())
         gone.add_done_callback(lambda _: self._leave())
+        self._serving = task = asyncio.current_task()
         try:
             await self._request.write(first)
             await self._serve(gone)
@@ -57,7 +70,11 @@ class Standing:
                 await self._request.end_stream()
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            if not self._overflowed or task is None or task.uncancel() > 0:
+                raise
         finally:
+            self._serving = None
             gone.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await gone
@@ -68,7 +85,9 @@ class Standing:
     async def _serve(self, gone: asyncio.Task[None]) -> None:
         while not gone.done():
             while self._queue:
-                await self._request.write(await self._frame(self._queue.popleft()))
+                data = self._queue.popleft()
+                self._waiting -= len(data)
+                await self._request.write(await self._frame(data))
             if self._ended or self._overflowed:
                 return
             self._wake.clear()

@@ -91,10 +91,7 @@ class Connection(asyncio.Protocol):
 
     def linger(self) -> None:
         """Waits a moment for the end of an answer that nobody reads any more; then the connection is free."""
-        if self._keep:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.close)
-        else:
-            self.finished(reusable=False)
+        self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.close)
 
     def resume(self) -> None:
         """Reads the socket again."""
@@ -109,7 +106,6 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_exception(error)
-            self._awaited.exception()  # a caller that was cancelled in this moment will not look at it
         if self._response is not None:
             self._response.end(error)
         self.close()
@@ -162,8 +158,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if 100 <= status < 200 and status != 101:
-            return  # an interim answer; the real one follows
+        if 100 <= status < 200:
+            return  # an interim answer; the real one follows (after 101 it would not: the parser refuses that one)
         if status < 200:
             raise NotHTTP("a status that was not asked for")
         if self._awaited is None or self._awaited.done():
@@ -214,7 +210,7 @@ class Origin:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if body is not None:
             lines.append(f"content-length: {len(body)}")
-        if not (plain := "".join(lines)).isascii() or not plain.isprintable() or " " in target:
+        if not "".join(lines).isprintable() or " " in target:
             raise ValueError("a header or the target holds a character that none may hold")
         lines.append("\r\n")
         head = "\r\n".join(lines).encode("ascii")

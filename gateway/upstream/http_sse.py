@@ -79,8 +79,11 @@ class Connection:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 self._address = await named
                 await self._shake_hands()
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if isinstance(error, TimeoutError):
+                slug = self._server.slug
+                raise UpstreamUnavailable(slug, f"The server {slug} did not complete the handshake.") from error
             raise
 
     async def _shake_hands(self) -> None:
@@ -110,7 +113,9 @@ class Connection:
 
         async def asked(asked_method: str, asked_params: dict[str, Any], upstream_id: str | int) -> None:
             needed = _ASKABLE.get(asked_method)
-            if call is None or needed is None or needed not in self._capabilities:
+            if asked_method == "ping":
+                await self.reply(upstream_id, {"result": {}})
+            elif call is None or needed is None or needed not in self._capabilities:
                 await self.reply(upstream_id, {"error": _NOT_ALLOWED})
             else:
                 await outlet.send(

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tests.attack.planes import Planes, planes
-from tests.attack.raw_upstream import Act, Wire, http, raw
+from tests.attack.raw_upstream import RawUpstream, Wire, http, raw
 from tests.support.gateway import LegacySession
 from tests.support.upstreams import Exchange, ScriptedUpstream
 
 DEADLINE = 0.4
 SECONDS = 10
-PATIENT = {"deadline": DEADLINE}
+PATIENT: dict[str, Any] = {"deadline": DEADLINE}
 TIMED_OUT = {"stage": "upstream", "reason": "upstream_timeout"}
 
 
@@ -42,12 +42,42 @@ async def _stream_then_mute(exchange: Exchange) -> None:
     await exchange.gone()
 
 
+@pytest.fixture(scope="module")
+async def attacked(
+    database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[Planes, RawUpstream]]:
+    """A good upstream, one of each era that scripts slow down, one that drips as its calls say, one that is narrow."""
+
+    async def drip(wire: Wire, request: dict[str, Any]) -> None:
+        begin, drop = DRIPS[request["params"]["arguments"]["drip"]]
+        await wire.send(begin)
+        await _every(0.02, lambda: wire.send(drop))
+
+    settings: dict[str, dict[str, Any]] = dict.fromkeys(("new", "old", "raw"), PATIENT)
+    settings["narrow"] = {**PATIENT, "concurrency": 1}
+    async with (
+        raw(drip) as upstream,
+        planes(
+            database_url,
+            tmp_path_factory.mktemp("state"),
+            settings=settings,
+            others={"raw": upstream.url},
+            one=ScriptedUpstream(),
+            new=ScriptedUpstream(),
+            old=ScriptedUpstream("legacy"),
+            narrow=ScriptedUpstream(),
+        ) as found,
+    ):
+        yield found, upstream
+
+
 @pytest.mark.parametrize("act", [_mute, _stream_then_mute])
 @pytest.mark.parametrize("slug", ["new", "old"])
 async def test_a_call_ends_at_its_deadline_and_the_upstream_learns_it(
-    database_url: str, tmp_path: Path, slug: str, act: Any
+    attacked: tuple[Planes, RawUpstream], slug: str, act: Any
 ) -> None:
     """For clients and upstreams of both eras."""
+    found, _ = attacked
     left: list[str] = []
     gone = asyncio.Event()
 
@@ -57,37 +87,28 @@ async def test_a_call_ends_at_its_deadline_and_the_upstream_learns_it(
         if len(left) == 2:
             gone.set()
 
-    upstream = ScriptedUpstream("modern" if slug == "new" else "legacy", acts={"tools/call": watched})
-    async with planes(database_url, tmp_path, settings={slug: PATIENT}, **{slug: upstream}) as found:  # type: ignore[arg-type]
-        session = await LegacySession(found.http, found.running.mcp).open()
-        since = found.since_now()
-        async with asyncio.timeout(SECONDS):
-            begun = time.monotonic()
-            _, answer = await found.call(f"{slug}__echo")
-            assert DEADLINE <= time.monotonic() - begun < DEADLINE + 2
-            again = await session.ask("tools/call", {"name": f"{slug}__echo", "arguments": {}})
-        for each in (answer, again):
-            assert each["result"]["isError"] is True
-            assert each["result"]["_meta"]["dev.mcp-gateway/denial"] == TIMED_OUT
-            assert each["result"]["content"][0]["text"] == f"The server {slug} did not answer within 0.4 s."
-        assert [line.get("detail") for line in since.records] == [None, "upstream_timeout"] * 2
-        calls = [seen.json for seen in since.dispatched if seen.json["method"] == "tools/call"]
-        async with asyncio.timeout(SECONDS):
-            await gone.wait()
-        assert len(calls) == 2
-        told = [seen.json["params"]["requestId"] for seen in since.dispatched if "cancelled" in seen.json["method"]]
-        assert told == ([] if slug == "new" else [call["id"] for call in calls])
-        upstream.acts.clear()
-        await found.assert_alive()
-
-
-def _dripping(head: bytes, drop: bytes, every: float = 0.02) -> Act:
-    async def act(wire: Wire, request: dict[str, Any]) -> None:
-        del request
-        await wire.send(head)
-        await _every(every, lambda: wire.send(drop))
-
-    return act
+    upstream = found.upstreams[slug]
+    upstream.acts["tools/call"] = watched
+    session = await LegacySession(found.http, found.running.mcp).open()
+    since = found.since_now()
+    async with asyncio.timeout(SECONDS):
+        begun = time.monotonic()
+        _, answer = await found.call(f"{slug}__echo")
+        assert DEADLINE <= time.monotonic() - begun < DEADLINE + 2
+        again = await session.ask("tools/call", {"name": f"{slug}__echo", "arguments": {}})
+    for each in (answer, again):
+        assert each["result"]["isError"] is True
+        assert each["result"]["_meta"]["dev.mcp-gateway/denial"] == TIMED_OUT
+        assert each["result"]["content"][0]["text"] == f"The server {slug} did not answer within 0.4 s."
+    assert [line.get("detail") for line in since.records] == [None, "upstream_timeout"] * 2
+    calls = [seen.json for seen in since.dispatched if seen.json["method"] == "tools/call"]
+    async with asyncio.timeout(SECONDS):
+        await gone.wait()
+    assert left == [call["id"] for call in calls]
+    told = [seen.json["params"]["requestId"] for seen in since.dispatched if "cancelled" in seen.json["method"]]
+    assert told == ([] if slug == "new" else left)
+    upstream.acts.clear()
+    assert (await found.call(f"{slug}__echo"))[1]["result"].get("isError") is None
 
 
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -107,52 +128,37 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("name", DRIPS)
-async def test_drops_do_not_put_the_deadline_off(database_url: str, tmp_path: Path, name: str) -> None:
+async def test_drops_do_not_put_the_deadline_off(attacked: tuple[Planes, RawUpstream], name: str) -> None:
     """A22, A55: something always comes, the answer never does."""
-    act = _dripping(*DRIPS[name])
-    good = ScriptedUpstream()
-    async with (
-        raw(act) as upstream,
-        planes(database_url, tmp_path, settings={"raw": PATIENT}, others={"raw": upstream.url}, one=good) as found,
-    ):
-        since = found.since_now()
-        async with asyncio.timeout(SECONDS):
-            begun = time.monotonic()
-            calling = asyncio.create_task(found.call("raw__echo"))
-            await found.assert_alive()
-            _, answer = await calling
-        assert time.monotonic() - begun < DEADLINE + 2
-        assert answer["result"]["_meta"]["dev.mcp-gateway/denial"] == TIMED_OUT
-        assert [line["detail"] for line in since.records if line["event"] == "closed"] == ["", "upstream_timeout"]
-        async with asyncio.timeout(SECONDS):
-            await upstream.wires[-1].gone()
-
-
-@pytest.fixture(scope="module")
-async def narrow(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Planes]:
-    """An upstream that takes one call at a time and does not answer, beside one that does."""
-    slow, good = ScriptedUpstream(), ScriptedUpstream()
-    settings = {"slow": {**PATIENT, "concurrency": 1}}
-    state = tmp_path_factory.mktemp("state")
-    async with planes(database_url, state, settings=settings, one=good, slow=slow) as found:
-        yield found
-
-
-async def test_calls_that_wait_for_a_slot_have_deadlines_too(narrow: Planes) -> None:
-    """A55: one runs, four wait, the rest is refused at once; all are answered and on record, and the slot is free."""
-    slow = narrow.upstreams["slow"]
-    slow.acts["tools/call"] = _mute
-    since = narrow.since_now()
+    found, upstream = attacked
+    since = found.since_now()
     async with asyncio.timeout(SECONDS):
-        answers = await asyncio.gather(*(narrow.call("slow__echo") for _ in range(8)), narrow.assert_alive())
-    reasons = [
-        answer[1]["result"]["_meta"]["dev.mcp-gateway/denial"]["reason"] for answer in answers if answer is not None
-    ]
+        begun = time.monotonic()
+        calling = asyncio.create_task(found.call("raw__echo", {"drip": name}))
+        await found.assert_alive()
+        _, answer = await calling
+    assert time.monotonic() - begun < DEADLINE + 2
+    assert answer["result"]["_meta"]["dev.mcp-gateway/denial"] == TIMED_OUT
+    assert [line["detail"] for line in since.records if line["event"] == "closed"] == ["", "upstream_timeout"]
+    async with asyncio.timeout(SECONDS):
+        await upstream.wires[-1].gone()
+
+
+async def test_calls_that_wait_for_a_slot_have_deadlines_too(attacked: tuple[Planes, RawUpstream]) -> None:
+    """A55: one runs, four wait, the rest is refused at once; all are answered and on record, and the slot is free."""
+    found, _ = attacked
+    narrow = found.upstreams["narrow"]
+    narrow.acts["tools/call"] = _mute
+    since = found.since_now()
+    async with asyncio.timeout(SECONDS):
+        alive, *answers = await asyncio.gather(found.call("one__echo"), *(found.call("narrow__echo") for _ in range(8)))
+    assert alive[1]["result"].get("isError") is None
+    reasons = [answer["result"]["_meta"]["dev.mcp-gateway/denial"]["reason"] for _, answer in answers]
     assert sorted(reasons) == ["upstream_timeout"] * 5 + ["upstream_unavailable"] * 3
     closed = [line["detail"] for line in since.records if line["event"] == "closed"]
     assert sorted(closed) == ["", *sorted(reasons)]
-    slow.acts.clear()
-    status, answer = await narrow.call("slow__echo", {"n": 1})
+    narrow.acts.clear()
+    status, answer = await found.call("narrow__echo", {"n": 1})
     assert (status, answer["result"].get("isError")) == (200, None)
 
 

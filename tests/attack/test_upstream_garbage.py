@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.attack.planes import Planes, planes
-from tests.attack.raw_upstream import Wire, http, raw
+from tests.attack.raw_upstream import RawUpstream, Wire, http, raw
 from tests.support.gateway import LegacySession
 from tests.support.upstreams import Exchange, ScriptedUpstream
 
@@ -121,9 +121,27 @@ CASES: dict[str, Case] = {
 
 
 @pytest.fixture(scope="module")
-async def attacked(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Planes]:
-    state = tmp_path_factory.mktemp("state")
-    async with planes(database_url, state, new=ScriptedUpstream(), old=ScriptedUpstream("legacy")) as found:
+async def breaking() -> AsyncIterator[RawUpstream]:
+    """Breaks the connection of a call as its arguments say, and answers those that say nothing."""
+
+    async def act(wire: Wire, request: dict[str, Any]) -> None:
+        name = request["params"]["arguments"].get("wire")
+        if name is None:
+            await wire.answer(request, {"content": []})
+            return
+        await wire.send(WIRES[name][0])
+        wire.writer.close()
+
+    async with raw(act) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+async def attacked(
+    database_url: str, tmp_path_factory: pytest.TempPathFactory, breaking: RawUpstream
+) -> AsyncIterator[Planes]:
+    state, new, old = tmp_path_factory.mktemp("state"), ScriptedUpstream(), ScriptedUpstream("legacy")
+    async with planes(database_url, state, others={"raw": breaking.url}, new=new, old=old) as found:
         yield found
 
 
@@ -198,29 +216,17 @@ WIRES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", WIRES)
 async def test_a_connection_that_breaks_or_speaks_no_http_fails_its_own_call_only(
-    database_url: str, tmp_path_factory: pytest.TempPathFactory, name: str
+    attacked: Planes, breaking: RawUpstream, name: str
 ) -> None:
     """Each on its own connection; the next call on a fresh one succeeds."""
-    sent, reason = WIRES[name]
-
-    async def act(wire: Wire, request: dict[str, Any]) -> None:
-        if request["params"]["arguments"].get("good"):
-            await wire.answer(request, {"content": []})
-            return
-        await wire.send(sent)
-        wire.writer.close()
-
-    async with (
-        raw(act) as upstream,
-        planes(database_url, tmp_path_factory.mktemp("state"), others={"raw": upstream.url}) as found,
-    ):
-        since = found.since_now()
-        _, answer = await found.call("raw__echo")
-        assert answer["result"]["isError"] is True
-        assert answer["result"]["_meta"]["dev.mcp-gateway/denial"]["reason"] == reason
-        assert [line.get("detail") for line in since.records] == [None, reason]
-        assert len(upstream.calls) == 1  # it may have run, so it is not sent again
-        assert (await found.call("raw__echo", {"good": True}))[1]["result"]["content"] == []
+    _, reason = WIRES[name]
+    since, calls = attacked.since_now(), len(breaking.calls)
+    _, answer = await attacked.call("raw__echo", {"wire": name})
+    assert answer["result"]["isError"] is True
+    assert answer["result"]["_meta"]["dev.mcp-gateway/denial"]["reason"] == reason
+    assert [line.get("detail") for line in since.records] == [None, reason]
+    assert len(breaking.calls) == calls + 1  # it may have run, so it is not sent again
+    assert (await attacked.call("raw__echo"))[1]["result"]["content"] == []
 
 
 @pytest.mark.parametrize("slug", ["new", "old"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,17 @@ import orjson
 import pytest
 
 from catalogue.model import Kind
-from tests.support.clients import NEWEST, OLDEST, REVISIONS, SESSIONS, ModernClient, SessionClient
+from tests.support.clients import (
+    NEWEST,
+    OLDEST,
+    REVISIONS,
+    SECONDS,
+    SESSIONS,
+    ChannelClient,
+    Events,
+    ModernClient,
+    SessionClient,
+)
 from tests.support.federation import Federation, acting, federation, last
 from tests.support.gateway import BOTH, messages_of, modern_headers, modern_message
 from tests.support.upstream_eras import city, of_each_revision, slug_of, upstream_of
@@ -88,8 +99,10 @@ async def test_initialize_is_answered_with_the_version_asked_for_or_a_known_one(
     assert speaker.session.hello["protocolVersion"] == known
     assert FOREIGN.keys().isdisjoint(speaker.session.hello["capabilities"])
     assert await speaker.delete() == 200
-    async with world.client(OLDEST) as channel:
-        params = {"protocolVersion": asked, "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    params = {"protocolVersion": asked, "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    async with world.http.get(f"{world.replica.origin}/sse", headers={"accept": "text/event-stream"}) as response:
+        events = Events(response)
+        channel = ChannelClient(world.http, world.replica.origin, events, (await anext(events)).data, None)
         assert (await channel.result("initialize", params))["protocolVersion"] == known
 
 
@@ -169,6 +182,41 @@ async def test_an_upstream_that_changes_its_era_is_probed_again(database_url: st
                 assert result["content"] == [{"type": "text", "text": orjson.dumps({"era": era}).decode()}]
                 assert ("mcp-session-id" in last(upstream, "tools/call").headers) == (era == "legacy")
                 assert len(upstream.requests("tools/call")) > before
+
+
+@pytest.mark.parametrize("upstream_revision", [OLDEST, "2025-06-18", NEWEST])
+async def test_no_request_is_written_on_a_modern_stream(world: Federation, upstream_revision: str) -> None:
+    """P24: what a server asks of a client that declared nothing is refused, a ping is answered, by the gateway."""
+    slug = slug_of(upstream_revision)
+    upstream = world.upstreams[slug]
+    asked = ("ping", "elicitation/create", "sampling/createMessage", "roots/list", "foo/bar")
+    answers: dict[Any, Any] = {}
+    complete = asyncio.Event()
+
+    async def call(exchange: Exchange) -> None:
+        await exchange.stream()
+        for method in asked:
+            await exchange.event({"jsonrpc": "2.0", "id": method, "method": method, "params": {"message": "?"}})
+        if upstream_revision != NEWEST:
+            await complete.wait()
+        await exchange.event({"jsonrpc": "2.0", "id": exchange.id, "result": {"content": []}}, last=True)
+
+    async def take(exchange: Exchange) -> None:
+        answers[exchange.id] = exchange.seen.json
+        await exchange.respond(202)
+        if len(answers) == len(asked):
+            complete.set()
+
+    with acting(upstream, "tools/call", call), acting(upstream, "", take):
+        async with asyncio.timeout(SECONDS), world.client(NEWEST) as speaker:
+            messages = await speaker.converse("tools/call", {"name": f"{slug}__weather"})
+    assert [message.get("method") for message in messages] == [None]
+    assert messages[0]["result"]["content"] == []
+    if upstream_revision == NEWEST:
+        assert answers == {}
+    else:
+        assert answers.pop("ping")["result"] == {}
+        assert {answer["error"]["code"] for answer in answers.values()} == {-32601}
 
 
 @pytest.mark.parametrize(

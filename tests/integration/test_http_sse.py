@@ -13,12 +13,13 @@ import mcp
 import pytest
 from mcp.client.sse import sse_client
 
+from gateway.upstream import http_sse
 from tests.support.clients import NEWEST, OLDEST, REVISIONS, SECONDS, ChannelClient, Events, connected
 from tests.support.federation import Federation, federation
 from tests.support.gateway import replica, server
 from tests.support.sdk_upstreams import sdk_upstream
 from tests.support.upstream_eras import SseUpstream, city, upstream_of
-from tests.support.upstreams import TOOL, Exchange
+from tests.support.upstreams import TOOL, Exchange, scripted
 
 HELLO = {"protocolVersion": OLDEST, "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
 STREAM = {"accept": "text/event-stream"}
@@ -140,7 +141,6 @@ async def test_an_upstream_of_both_eras_of_the_official_sdk_is_served_to_everybo
 
 async def test_an_address_of_another_origin_is_refused(database_url: str, tmp_path: Path) -> None:
     """An upstream that names one would have our requests sent there."""
-    bait = upstream_of(OLDEST)
 
     class Luring(SseUpstream):
         async def _open(self, exchange: Exchange) -> None:
@@ -148,12 +148,14 @@ async def test_an_address_of_another_origin_is_refused(database_url: str, tmp_pa
             await exchange.raw(f"event: endpoint\ndata: {bait.url}\n\n".encode())
             await self._hold(exchange)
 
-    async with federation(database_url, tmp_path, {"bait": bait, "luring": Luring(tools=[TOOL])}) as running:
-        before = len(bait.seen)
-        async with running.client(NEWEST) as speaker:
-            names = [tool["name"] for tool in await speaker.all("tools/list", "tools")]
-            assert names == ["bait__echo"]
-        assert len(bait.seen) == before
+    upstreams = {"good": upstream_of(OLDEST), "luring": Luring(tools=[TOOL])}
+    async with (
+        scripted(upstream_of(NEWEST)) as bait,
+        federation(database_url, tmp_path, upstreams) as running,
+        running.client(NEWEST) as speaker,
+    ):
+        assert [tool["name"] for tool in await speaker.all("tools/list", "tools")] == ["good__echo"]
+        assert bait.seen == []
 
 
 async def test_a_channel_that_the_upstream_drops_is_opened_anew(world: Federation) -> None:
@@ -180,6 +182,24 @@ async def test_a_channel_that_the_upstream_drops_is_opened_anew(world: Federatio
         assert len(upstream.requests("tools/call")) == calls + 1
         assert (await speaker.call("old__weather"))["content"][0]["text"] == "sunny"
         assert upstream.seen[-1].headers["channel"] != channel
+
+
+async def test_a_channel_without_an_address_is_given_up(world: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens, and then says nothing."""
+    upstream = world.upstreams["old"]
+    assert isinstance(upstream, SseUpstream)
+
+    async def mute(exchange: Exchange) -> None:
+        await exchange.stream()
+        await exchange.gone()
+
+    monkeypatch.setattr(http_sse, "_HANDSHAKE_SECONDS", 0.1)
+    async with world.client("2025-11-25") as speaker:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(upstream, "_open", mute)
+            failed = await speaker.call("old__weather")
+        assert failed["_meta"]["dev.mcp-gateway/denial"]["reason"] == "upstream_unavailable"
+        assert (await speaker.call("old__weather"))["content"][0]["text"] == "sunny"
 
 
 async def test_a_question_that_belongs_to_no_call_is_refused(world: Federation) -> None:

@@ -13,7 +13,7 @@ import pytest
 from mcp.client.subscriptions import ResourceUpdated, ToolsListChanged
 
 from tests.support.clients import NEWEST, OLDEST, SECONDS, ChannelClient, Client, Events, ModernClient, SessionClient
-from tests.support.federation import Federation, federation
+from tests.support.federation import Federation, federation, last
 from tests.support.upstream_eras import city, slug_of, upstream_of
 from tests.support.upstreams import TOOL, ScriptedUpstream
 
@@ -235,3 +235,19 @@ async def test_an_unsubscribed_session_is_told_no_more(world: Federation, era: s
             await tell(upstream, UPDATED, {"uri": dropped})
             await tell(upstream, UPDATED, {"uri": kept})
             assert (await events.message())["params"] == {"uri": f"{slug}+{kept}"}
+
+
+async def test_lists_are_read_in_the_upstreams_new_era(database_url: str, tmp_path: Path) -> None:
+    """P10: an upstream is replaced by a modern one; that its stream ended is how the gateway finds out."""
+    upstream = upstream_of("2025-11-25")
+    async with federation(database_url, tmp_path, {"up": upstream}) as running:
+        speaker = ModernClient(running.http, running.replica.mcp, None, None)
+        await heard(upstream)
+        async with told(speaker) as events:
+            upstream.era = "modern"
+            upstream.tools = [*upstream.tools, {**TOOL, "name": "new"}]
+            for exchange in tuple(upstream.listening):
+                await exchange.raw(b"", last=True)
+            assert (await events.message())["method"] == TOOLS_CHANGED
+        assert [tool["name"] for tool in await speaker.all("tools/list", "tools")] == ["up__echo", "up__new"]
+        assert last(upstream, "tools/list").headers["mcp-protocol-version"] == NEWEST

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import asyncpg
@@ -185,11 +186,20 @@ async def test_an_upstream_without_session_ids_is_called_without(world: Federati
     async def initialize(exchange: Exchange) -> None:
         await exchange.result(hello(upstream, "2025-03-26"))
 
+    async def initialized(exchange: Exchange) -> None:
+        await exchange.respond(202)
+
     async def call(exchange: Exchange) -> None:
         called.append(exchange.seen.headers)
         await exchange.result({"content": []})
 
-    with acting(upstream, "initialize", initialize), acting(upstream, "tools/call", call):
+    with ExitStack() as stack:
+        for method, act in (
+            ("initialize", initialize),
+            ("notifications/initialized", initialized),
+            ("tools/call", call),
+        ):
+            stack.enter_context(acting(upstream, method, act))
         async with world.client("2025-06-18") as speaker:
             for _ in range(2):
                 await speaker.call(f"{slug_of('2025-03-26')}__weather")

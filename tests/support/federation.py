@@ -17,7 +17,8 @@ from gateway.storage.engine import Database
 from gateway.storage.keys import PostgresKeyStore
 from tests.support.clients import SECONDS, Client, connected
 from tests.support.gateway import RING, Replica, replica, server
-from tests.support.upstreams import Act, ScriptedUpstream, Seen, scripted
+from tests.support.listening import listening
+from tests.support.upstreams import Act, ScriptedUpstream, Seen
 
 
 @dataclass
@@ -77,13 +78,19 @@ async def federation(
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     **gateway: Any,
 ) -> AsyncIterator[Federation]:
-    """Serves all of it, once every upstream has been discovered.
+    """Serves all of it, once every upstream has been discovered; the upstreams share one origin.
 
     `extra` are settings of a server, by slug; `gateway` those of the gateway's section.
     """
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await upstreams[scope["path"].split("/")[1]](scope, receive, send)
+
     async with AsyncExitStack() as stack:
-        for upstream in upstreams.values():
-            await stack.enter_async_context(scripted(upstream))
+        origin = await stack.enter_async_context(listening(serve))
+        for slug, upstream in upstreams.items():
+            upstream.url = f"{origin}/{slug}/mcp"
         servers = [server(slug, each.url, **(extra or {}).get(slug, {})) for slug, each in upstreams.items()]
         running = await stack.enter_async_context(replica(database_url, state_dir, servers, gateway=gateway))
         async with asyncio.timeout(SECONDS):  # what discovery asks must not mix with what a test's calls ask

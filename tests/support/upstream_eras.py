@@ -97,7 +97,7 @@ class SseUpstream(ScriptedUpstream):
         key = f"channel={len(self.channels) + 1}"
         self.channels[key] = exchange
         await exchange.stream()
-        await exchange.raw(f"event: endpoint\ndata: /messages?{key}\n\n".encode())
+        await exchange.raw(f"event: endpoint\ndata: messages?{key}\n\n".encode())
         await self._hold(exchange)
 
     async def _post(self, exchange: Exchange) -> None:
