@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         coding = self._headers.get("transfer-encoding")
         if coding is not None and coding.lower() != "chunked":
             raise NotHTTP("a transfer coding that was not asked for")
-        self._until_close = coding is None and "content-length" not in self._headers and status not in (204, 304)
+        self._until_close = coding is None and "content-length" not in self._headers
         self._response = Response(status, self._headers, self)
         self._headers = {}  # trailers go there: they come too late to be believed
         self._awaited.set_result(self._response)

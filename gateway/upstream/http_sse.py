@@ -170,6 +170,8 @@ class Connection:
                         await self._message(event.data)
                     if number % AT_ONCE == 0:
                         await asyncio.sleep(0)
+        except UpstreamProtocolError as error:
+            failure = error
         except (ValueError, UpstreamError) as error:  # no JSON, an event above the cap, or answers it does not take
             failure = UpstreamProtocolError(slug, f"The server {slug} broke the protocol on its event stream.")
             failure.__cause__ = error

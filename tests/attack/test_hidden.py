@@ -156,6 +156,24 @@ async def test_hidden_and_absent_are_the_same_bytes_on_a_channel(attacked: Plane
         assert not since.dispatched
 
 
+async def test_a_server_of_which_nothing_is_granted_is_no_server(database_url: str, attacked: Planes) -> None:
+    """A49: on the federated endpoint its prefix says no more than one that nobody has."""
+    key = await issue_key(database_url, "one__*")
+    session = await LegacySession(attacked.http, attacked.running.mcp).open(None, **bearer(key))
+    since = attacked.since_now()
+    for ask in ASKS:
+        answers = []
+        for slug in ("two", "six"):
+            method, params = _asks(f"{slug}__", f"{slug}+", "vault")[ask]
+            message = {"jsonrpc": "2.0", "id": 5, "method": method, "params": params}
+            headers = {**session.headers, **bearer(key)}
+            async with attacked.http.post(attacked.running.mcp, json=message, headers=headers) as response:
+                answers.append((response.status, _worded(await response.read(), slug)))
+        assert answers[0] == answers[1], ask
+        assert b'"error"' in answers[0][1], ask
+    assert not since.dispatched
+
+
 async def test_lists_and_listens_know_nothing_of_what_is_hidden(attacked: Planes) -> None:
     """A49: what is listed, introduced, honoured or counted says nothing either."""
     texts = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +52,28 @@ BREAKS: dict[str, tuple[Callable[[Exchange], Awaitable[None]], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+async def attacked(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Planes]:
+    async with planes(database_url, tmp_path_factory.mktemp("state"), settings=SSE, one=SseUpstream()) as found:
+        yield found
+
+
 @pytest.mark.parametrize("name", BREAKS)
-async def test_a_broken_channel_fails_what_was_in_flight_and_is_opened_anew(
-    database_url: str, tmp_path: Path, name: str
-) -> None:
+async def test_a_broken_channel_fails_what_was_in_flight_and_is_opened_anew(attacked: Planes, name: str) -> None:
     """Garbage on the one stream; the next call has another."""
     act, reason = BREAKS[name]
-    upstream = SseUpstream(acts={"tools/call": act})
-    async with asyncio.timeout(SECONDS), planes(database_url, tmp_path, settings=SSE, one=upstream) as found:
-        since = found.since_now()
-        _, answer = await found.call("one__echo")
-        assert answer["result"]["isError"] is True
-        assert answer["result"]["_meta"]["dev.mcp-gateway/denial"]["reason"] == reason
-        assert [line.get("detail") for line in since.records] == [None, reason]
-        upstream.acts.clear()
-        await found.assert_alive()
+    attacked.upstream.acts["tools/call"] = act
+    since = attacked.since_now()
+    async with asyncio.timeout(SECONDS):
+        _, answer = await attacked.call("one__echo")
+    assert answer["result"]["isError"] is True
+    assert answer["result"]["_meta"]["dev.mcp-gateway/denial"]["reason"] == reason
+    assert [line.get("detail") for line in since.records] == [None, reason]
+    attacked.upstream.acts.clear()
+    await attacked.assert_alive()
 
 
-async def test_noise_on_a_channel_is_dropped(database_url: str, tmp_path: Path) -> None:
+async def test_noise_on_a_channel_is_dropped(attacked: Planes) -> None:
     """A29: answers to nobody, twice, late, to others' ids, requests nobody may make; then the right answer."""
 
     async def act(exchange: Exchange) -> None:
@@ -80,16 +84,16 @@ async def test_noise_on_a_channel_is_dropped(database_url: str, tmp_path: Path) 
         await exchange.raw(b"data: 7\n\ndata: []\n\n: comment\n\nevent: other\ndata: {}\n\n")
         await exchange.raw(_result(exchange.id, "right") + _result(exchange.id, "twice"))
 
-    upstream = SseUpstream(acts={"tools/call": act})
-    async with asyncio.timeout(SECONDS), planes(database_url, tmp_path, settings=SSE, one=upstream) as found:
-        for _ in range(3):
-            since = found.since_now()
-            status, answer = await found.call("one__echo")
-            assert (status, answer["result"]["content"]) == (200, _text("right")["content"])
-            refused = [seen.json for seen in since.dispatched if "error" in seen.json]
-            assert [each["error"]["code"] for each in refused] == [-32601] * 4
-        upstream.acts.clear()
-        await found.assert_alive()
+    attacked.upstream.acts["tools/call"] = act
+    for _ in range(3):
+        since = attacked.since_now()
+        async with asyncio.timeout(SECONDS):
+            status, answer = await attacked.call("one__echo")
+        assert (status, answer["result"]["content"]) == (200, _text("right")["content"])
+        refused = [seen.json for seen in since.dispatched if "error" in seen.json]
+        assert [each["error"]["code"] for each in refused] == [-32601] * 4
+    attacked.upstream.acts.clear()
+    await attacked.assert_alive()
 
 
 async def test_principals_never_share_a_channel(database_url: str, tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ async def test_principals_never_share_a_channel(database_url: str, tmp_path: Pat
             assert "of " not in orjson.dumps(answer["result"]["content"]).decode()
 
 
-async def test_an_answer_after_cancellation_is_dropped_on_a_channel(database_url: str, tmp_path: Path) -> None:
+async def test_an_answer_after_cancellation_is_dropped_on_a_channel(attacked: Planes) -> None:
     """A29: the late answer carries a real id, and comes down a stream that is in use."""
     begun = asyncio.Event()
     late: list[Exchange] = []
@@ -134,15 +138,15 @@ async def test_an_answer_after_cancellation_is_dropped_on_a_channel(database_url
             return
         await exchange.raw(_result(late[0].id, "late") + _result(exchange.id, "prompt"))
 
-    upstream = SseUpstream(acts={"tools/call": act})
-    async with asyncio.timeout(SECONDS), planes(database_url, tmp_path, settings=SSE, one=upstream) as found:
-        session = await LegacySession(found.http, found.running.mcp).open()
+    attacked.upstream.acts["tools/call"] = act
+    async with asyncio.timeout(SECONDS):
+        session = await LegacySession(attacked.http, attacked.running.mcp).open()
         params = {"name": "one__echo", "arguments": {}}
-        first = asyncio.create_task(_post(found, session, {"id": 1, "method": "tools/call", "params": params}))
+        first = asyncio.create_task(_post(attacked, session, {"id": 1, "method": "tools/call", "params": params}))
         await begun.wait()
-        await _post(found, session, {"method": "notifications/cancelled", "params": {"requestId": 1}})
+        await _post(attacked, session, {"method": "notifications/cancelled", "params": {"requestId": 1}})
         assert await first == []
-        (answer,) = await _post(found, session, {"id": 1, "method": "tools/call", "params": params})
+        (answer,) = await _post(attacked, session, {"id": 1, "method": "tools/call", "params": params})
         assert answer["result"]["content"] == _text("prompt")["content"]
 
 

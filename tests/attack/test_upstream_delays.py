@@ -16,7 +16,7 @@ from tests.attack.raw_upstream import RawUpstream, Wire, http, raw
 from tests.support.gateway import LegacySession
 from tests.support.upstreams import Exchange, ScriptedUpstream
 
-DEADLINE = 0.4
+DEADLINE = 0.25
 SECONDS = 10
 PATIENT: dict[str, Any] = {"deadline": DEADLINE}
 TIMED_OUT = {"stage": "upstream", "reason": "upstream_timeout"}
@@ -99,7 +99,7 @@ async def test_a_call_ends_at_its_deadline_and_the_upstream_learns_it(
     for each in (answer, again):
         assert each["result"]["isError"] is True
         assert each["result"]["_meta"]["dev.mcp-gateway/denial"] == TIMED_OUT
-        assert each["result"]["content"][0]["text"] == f"The server {slug} did not answer within 0.4 s."
+        assert each["result"]["content"][0]["text"] == f"The server {slug} did not answer within 0.25 s."
     assert [line.get("detail") for line in since.records] == [None, "upstream_timeout"] * 2
     calls = [seen.json for seen in since.dispatched if seen.json["method"] == "tools/call"]
     async with asyncio.timeout(SECONDS):

@@ -57,7 +57,11 @@ def broken(request: pytest.FixtureRequest) -> Iterator[Recorder]:
 
 
 def read(path: Path) -> list[Any]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return [orjson.loads(line) for line in text_of(path).splitlines()]
+
+
+def text_of(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def event(line: Any) -> str:
@@ -185,7 +189,7 @@ async def test_a_later_round_belongs_to_the_record_of_the_first(journal: Journal
     assert (read(path)[0]["event"], read(path)[0]["round"], read(path)[0]["record"]) == ("round", 2, "c1")
 
 
-async def test_the_journal_is_for_its_owner_alone(journal: Journal, path: Path) -> None:
+def test_the_journal_is_for_its_owner_alone(journal: Journal, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
@@ -213,11 +217,11 @@ async def test_a_disk_that_was_full_for_a_while_costs_no_line_that_is_written_la
     journal: Journal, path: Path
 ) -> None:
     await journal.opened(call(id="before"))
-    with files_of_at_most(path.stat().st_size + 10), pytest.raises(StorageUnavailable):
+    with files_of_at_most(len(text_of(path)) + 10), pytest.raises(StorageUnavailable):
         await journal.opened(call(id="lost"))
     await journal.opened(call(id="after"))
     whole = []
-    for line in path.read_bytes().splitlines():
+    for line in text_of(path).splitlines():
         try:
             whole.append(orjson.loads(line)["record"])
         except orjson.JSONDecodeError:

@@ -29,7 +29,12 @@ QUICK = settings(deadline=None, max_examples=60)
 
 TEXTS = st.sampled_from(["x", "\ud800", "file:///a", "ui://x", "https://x", "one+file:///a", "\0", ""])
 VALUES = (
-    st.none() | st.booleans() | st.just(2**70) | TEXTS | st.lists(TEXTS, max_size=2) | st.just({"content": [{"uri": "a:"}]})
+    st.none()
+    | st.booleans()
+    | st.just(2**70)
+    | TEXTS
+    | st.lists(TEXTS, max_size=2)
+    | st.just({"content": [{"uri": "a:"}]})
 )
 BLOCKS = st.fixed_dictionaries(
     {"type": st.sampled_from(["resource_link", "resource", "tool_result", "text"]) | VALUES},
@@ -66,7 +71,7 @@ def calls(draw: st.DrawFn) -> Call:
     return made if listed is not None else call(who, method, draw(OBJECTS), server=server, exposed_name=draw(TEXTS))
 
 
-def each(stages: tuple[Any, ...]) -> Any:
+def each(stages: tuple[Any, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("stage", stages, ids=lambda stage: str(stage.name))
 
 
@@ -93,10 +98,24 @@ def shown(decision: object) -> Any:
     """A decision as something that can be compared: errors and answers are compared by what they hold."""
     match decision:
         case Rewrite(value=Message() as message):
-            return "rewrite", message.kind, message.method, message.upstream_id, message.upstream_key, message.answer.raw
+            return (
+                "rewrite",
+                message.kind,
+                message.method,
+                message.upstream_id,
+                message.upstream_key,
+                message.answer.raw,
+            )
         case Deny():
             error = decision.answered_as
-            return "deny", decision.reason, decision.sentence, decision.retry_after_ms, type(error), vars(error or object)
+            return (
+                "deny",
+                decision.reason,
+                decision.sentence,
+                decision.retry_after_ms,
+                type(error),
+                vars(error or object),
+            )
         case _:
             return decision
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import mcp
 import pytest
+import structlog.testing
 from mcp.client.sse import sse_client
 
 from gateway.upstream import http_sse
@@ -151,11 +153,19 @@ async def test_an_address_of_another_origin_is_refused(database_url: str, tmp_pa
     upstreams = {"good": upstream_of(OLDEST), "luring": Luring(tools=[TOOL])}
     async with (
         scripted(upstream_of(NEWEST)) as bait,
-        federation(database_url, tmp_path, upstreams) as running,
+        logged() as lines,
+        federation(database_url, tmp_path, upstreams, extra={"luring": {"version": {"transport": "sse"}}}) as running,
         running.client(NEWEST) as speaker,
     ):
         assert [tool["name"] for tool in await speaker.all("tools/list", "tools")] == ["good__echo"]
         assert bait.seen == []
+    assert any("another origin" in line.get("error", "") for line in lines)
+
+
+@asynccontextmanager
+async def logged() -> AsyncIterator[list[Any]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 async def test_a_channel_that_the_upstream_drops_is_opened_anew(world: Federation) -> None:

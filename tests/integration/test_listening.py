@@ -20,6 +20,7 @@ from tests.support.upstreams import TOOL, ScriptedUpstream
 ERAS = (OLDEST, "2025-11-25", NEWEST)
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 TOOLS_CHANGED = "notifications/tools/list_changed"
+PROMPTS_CHANGED = "notifications/prompts/list_changed"
 UPDATED = "notifications/resources/updated"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
@@ -108,16 +109,18 @@ async def test_only_those_whose_own_view_changed_are_told(world: Federation) -> 
     upstream = world.upstreams[slug]
     await heard(upstream)
     seeing, blind = await world.key("*"), await world.key(f"{slug_of(OLDEST)}__*", f"{slug}__shown")
+    wanted = {"toolsListChanged": True, "promptsListChanged": True}
     one, two = (ModernClient(world.http, world.replica.mcp, None, key) for key in (seeing, blind))
-    async with told(one) as all_changes, told(two) as few_changes:
-        for name in ("hidden", "shown"):
-            upstream.tools = [*upstream.tools, {**TOOL, "name": name}]
-            await tell(upstream, TOOLS_CHANGED)
-            assert (await all_changes.message())["method"] == TOOLS_CHANGED
-        assert (await few_changes.message())["method"] == TOOLS_CHANGED
-        names = [tool["name"] for tool in await two.all("tools/list", "tools")]
-        assert f"{slug}__shown" in names
-        assert f"{slug}__hidden" not in names
+    async with listening(one, wanted) as (all_changes, _), listening(two, wanted) as (few_changes, _):
+        upstream.tools = [*upstream.tools, {**TOOL, "name": "hidden"}]
+        await tell(upstream, TOOLS_CHANGED)
+        assert (await all_changes.message())["method"] == TOOLS_CHANGED
+        upstream.prompts = [*upstream.prompts, {"name": "shown"}]
+        await tell(upstream, PROMPTS_CHANGED)
+        for changes in (all_changes, few_changes):
+            assert (await changes.message())["method"] == PROMPTS_CHANGED
+        assert f"{slug}__shown" in [prompt["name"] for prompt in await two.all("prompts/list", "prompts")]
+        assert not [tool["name"] for tool in await two.all("tools/list", "tools") if tool["name"].startswith(slug)]
 
 
 @pytest.mark.parametrize("era", ERAS)

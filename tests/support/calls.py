@@ -151,5 +151,5 @@ class MemoryOutlet:
 async def until(condition: Any, *arguments: Any) -> None:
     """Lets everything else run until the condition holds; fails after the deadline."""
     async with asyncio.timeout(SECONDS):
-        while not condition(*arguments):
+        while not condition(*arguments):  # noqa: ASYNC110 - of any object, also one that tells nobody of its changes
             await asyncio.sleep(0)

@@ -33,7 +33,8 @@ def answered(
 ) -> tuple[Response, FakeSource]:
     """An answer that has arrived whole, or up to where the connection broke."""
     source = FakeSource()
-    response = Response(status, {"content-type": content_type, **headers}, source)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    response = Response(status, {"content-type": content_type, **named}, source)
     for chunk in body:
         if chunk:
             response.feed(chunk)

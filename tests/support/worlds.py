@@ -67,7 +67,9 @@ class ScriptedPool(Pool):
 class World:
     """A replica without edge and without storage."""
 
-    def __init__(self, *published: tuple[Server, Definition], page_size: int = 1000, cache_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, *published: tuple[Server, Definition], page_size: int = 1000, cache_bytes: int = 1 << 20
+    ) -> None:
         self.clock = FakeClock()
         self.catalogue = catalogue(*published, clock=self.clock)
         self.recorder = MemoryRecorder()

@@ -22,7 +22,19 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 LONGEST_FILE = 400
 LONGEST_POLICY_FILE = 300
-NO_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "service", "services", "misc", "base"}
+NO_NAMES = {
+    "utils",
+    "util",
+    "helpers",
+    "helper",
+    "common",
+    "manager",
+    "managers",
+    "service",
+    "services",
+    "misc",
+    "base",
+}
 CATCHES_EVERYTHING = {
     "gateway/policy/pipeline.py": "a stage that fails denies",
     "gateway/edge/app.py": "the outermost: an error of ours becomes a status, never a trace",
@@ -92,10 +104,7 @@ def test_every_method_that_carries_a_callers_data_goes_through_dispatch() -> Non
     """Made into a call by dispatch itself, or handed to it as the method of a `resource_call`."""
     by_dispatch = {ast.unparse(node) for node in ast.walk(tree(ROOT / "gateway/dispatch.py"))}
     handed = {
-        ast.unparse(argument)
-        for path in SOURCES
-        for call in calls_of("resource_call", path)
-        for argument in call.args
+        ast.unparse(argument) for path in SOURCES for call in calls_of("resource_call", path) for argument in call.args
     }
     for method in Method:
         assert f"Method.{method.name}" in by_dispatch | handed
@@ -106,7 +115,7 @@ def test_only_the_pipeline_forwards() -> None:
     assert where_called("enforce") == enforced
 
 
-# --- imports
+# --- what is imported where
 
 
 def local_imports(node: ast.AST) -> Iterator[ast.stmt]:

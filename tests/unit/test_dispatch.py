@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from gateway.errors import (
     Denied,
     GatewayError,
     InvalidParams,
+    MissingCapability,
     UnknownMethod,
     UnknownName,
     UnknownResource,
@@ -213,7 +213,11 @@ async def test_a_wrong_parameter_is_named_and_nothing_is_recorded(
 async def test_absent_arguments_stay_absent(world: World, arguments: Any) -> None:
     given: Mapping[str, Any] = {} if arguments is None else {"arguments": arguments}
     await world.dispatch.call_tool(caller(), {"name": "one__echo", **given}, OUTLET)
-    assert world.pool.permits[0].call.params == {"name": "echo", **given}
+    await world.dispatch.get_prompt(caller(), {"name": "one__ask", **given}, OUTLET)
+    assert [permit.call.params for permit in world.pool.permits] == [
+        {"name": "echo", **given},
+        {"name": "ask", **given},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -276,13 +280,16 @@ async def test_a_refusal_names_the_clients_uri_and_not_the_upstreams(world: Worl
     assert error.data == {"uri": FILE, "more": 1}
 
 
+async def test_an_upstream_that_needs_a_capability_is_answered_as_the_clients_own_lack_of_it(world: World) -> None:
+    world.fails(UpstreamRefused("one", -32021, "no", {"requiredCapabilities": {"sampling": {}}}))
+    with pytest.raises(MissingCapability) as refusal:
+        await ask(world, Method.TOOLS_CALL)
+    assert refusal.value.required == {"sampling": {}}
+    assert refusal.value.record == world.recorder.calls[0].id
+
+
 async def test_a_kind_of_result_that_nobody_asked_for_is_refused(world: World) -> None:
     world.answers({"resultType": "task", "content": []})
     with pytest.raises(UpstreamProtocolError) as refusal:
         await ask(world, Method.TOOLS_CALL)
     assert refusal.value.record == world.recorder.calls[0].id
-
-
-async def test_ids_of_calls_are_never_the_same(world: World) -> None:
-    await asyncio.gather(*(ask(world, Method.TOOLS_CALL) for _ in range(100)))
-    assert len({permit.call.id for permit in world.pool.permits}) == 100

@@ -46,7 +46,9 @@ def test_missing_scopes_are_named_once_and_in_order() -> None:
     assert str(NeedsScope(["zzz"])) == "Insufficient scope"
 
 
-@pytest.mark.parametrize("error", [each for each in UpstreamError.__subclasses__() if each.__module__ == errors.__name__])
+@pytest.mark.parametrize(
+    "error", [each for each in UpstreamError.__subclasses__() if each.__module__ == errors.__name__]
+)
 def test_every_failure_of_an_upstream_has_a_code_of_its_own(error: type[UpstreamError]) -> None:
     assert re.fullmatch(r"[a-z_]+", error.reason)
     assert error.reason != UpstreamError.reason

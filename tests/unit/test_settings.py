@@ -108,6 +108,12 @@ def test_a_wrong_value_is_refused_by_its_field_and_without_repeating_it(document
     assert "hunter2" not in text
 
 
+def test_hosts_and_origins_are_taken_as_requests_name_them() -> None:
+    hosts, origins = ["gw.example.com", "gw.example.com:443", "[::1]:8642"], ["https://a.example", "app://b:1"]
+    section = parse({"gateway": {"allowed_hosts": hosts, "allowed_origins": origins}}).gateway
+    assert (list(section.allowed_hosts), list(section.allowed_origins)) == (hosts, origins)
+
+
 def test_every_wrong_field_is_named_at_once() -> None:
     text = refusal({"gateway": {"page_size": 0, "keep_alive": 0}, "servers": [server("X")]})
     assert all(field in text for field in ("gateway.page_size: ", "gateway.keep_alive: ", "servers.0.slug: "))
@@ -266,9 +272,10 @@ TEXTS = st.dictionaries(st.sampled_from(["gateway", "servers", "mcpServers", "x"
 @given(TEXTS)
 def test_any_document_is_settings_or_a_refusal_and_never_a_crash(document: dict[str, Any]) -> None:
     try:
-        assert isinstance(parse(document), Settings)
-    except ConfigurationError as refused:
-        assert str(refused).startswith("configuration: ")
+        found = parse(document)
+    except ConfigurationError:
+        return
+    assert isinstance(found, Settings)
 
 
 def test_settings_cannot_be_changed_once_they_are_read() -> None:

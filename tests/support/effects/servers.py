@@ -139,7 +139,7 @@ async def _credentials(bench: Bench) -> None:
 
 @effect("servers.allow.sampling", "servers.allow.roots")
 async def _allow(bench: Bench) -> None:
-    able = {"sampling": {}, "roots": {}, "elicitation": {}}
+    able: dict[str, Any] = {"sampling": {}, "roots": {}, "elicitation": {}}
     for allow in ({}, {"sampling": True}, {"roots": True}):
         slug = bench.slug
         async with (

@@ -15,6 +15,7 @@ from gateway.calls import Caller, Principal
 from gateway.edge.authentication import ANONYMOUS
 from tests.support.calls import ALICE, NOBODY, ONE, TWO, FakeClock, caller, catalogue, definition, tool
 
+CHANGES = {"listChanged": True}
 OURS = {"name": "mcp-gateway", "version": "0.1.0"}
 
 
@@ -37,10 +38,10 @@ def told(*published: tuple[Server, Definition], asking: Caller | None = None) ->
     ("one", "two", "merged"),
     [
         ({}, {}, {}),
-        ({"tools": {}}, {}, {"tools": {"listChanged": True}}),
-        ({"tools": {"listChanged": False}}, {"prompts": {}}, {"tools": {"listChanged": True}, "prompts": {"listChanged": True}}),
+        ({"tools": {}}, {}, {"tools": CHANGES}),
+        ({"tools": {"listChanged": False}}, {"prompts": {}}, {"tools": CHANGES, "prompts": CHANGES}),
         ({"resources": {}}, {}, {"resources": {"listChanged": True, "subscribe": False}}),
-        ({"resources": {}}, {"resources": {"subscribe": True}}, {"resources": {"listChanged": True, "subscribe": True}}),
+        ({"resources": {}}, {"resources": {"subscribe": True}}, {"resources": {**CHANGES, "subscribe": True}}),
         ({"resources": 5}, {}, {"resources": {"listChanged": True, "subscribe": False}}),
         ({"completions": {}}, {"logging": {"x": 1}}, {"completions": {}, "logging": {}}),
         ({"experimental": {"x": {}}, "tasks": {}, "extensions": {"a/b": {}}}, {}, {}),

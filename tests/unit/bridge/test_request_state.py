@@ -75,7 +75,7 @@ OTHERS: list[tuple[str, Call, dict[str, Any]]] = [
 @pytest.mark.parametrize(("of", "params"), [other[1:] for other in OTHERS], ids=[other[0] for other in OTHERS])
 def test_a_state_is_of_no_use_for_anything_else(states: RequestStates, of: Call, params: dict[str, Any]) -> None:
     sealed = states.seal(call(), PARAMS, "theirs")
-    with pytest.raises(InvalidParams, match="^requestState: not valid"):
+    with pytest.raises(InvalidParams, match=r"^requestState: not valid"):
         states.open(of, params, sealed)
 
 
@@ -84,13 +84,13 @@ def test_a_state_lives_as_long_as_a_person_may_take(states: RequestStates, clock
     clock.now += LIFETIME_SECONDS
     assert states.open(call(), PARAMS, sealed)
     clock.now += 1
-    with pytest.raises(InvalidParams, match="^requestState: too old"):
+    with pytest.raises(InvalidParams, match=r"^requestState: too old"):
         states.open(call(), PARAMS, sealed)
 
 
 @pytest.mark.parametrize("token", [None, 5, True, [], {}, "", "x", "é", "\ud800", "A" * 80, RING.seal("cursor", b"[]")])
 def test_what_is_no_state_of_ours_is_a_wrong_parameter(states: RequestStates, token: Any) -> None:
-    with pytest.raises(InvalidParams, match="^requestState: "):
+    with pytest.raises(InvalidParams, match=r"^requestState: "):
         states.open(call(), PARAMS, token)
 
 
@@ -101,7 +101,11 @@ def test_a_state_is_good_on_every_replica_of_the_same_keys_and_on_no_other(state
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**80), 2**80)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )

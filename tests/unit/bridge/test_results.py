@@ -1,4 +1,4 @@
-"""Results for the client's revision: what is added stands in front, and what the upstream wrote stays as it wrote it."""
+"""Results for the client's revision: what is added stands in front, and what the upstream wrote stays as it was."""
 
 from __future__ import annotations
 

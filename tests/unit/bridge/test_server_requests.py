@@ -42,7 +42,7 @@ def test_an_id_shows_nothing_of_the_upstreams() -> None:
     assert "secret" not in REQUESTS.seal("session", Address("one@1", "secret"))
 
 
-ODD = (None, 5, True, [], {}, "", "x", "é", "\ud800", "A" * 80, RING.seal("cursor", b"[1,2]"))
+ODD: tuple[Any, ...] = (None, 5, True, [], {}, "", "x", "é", "\ud800", "A" * 80, RING.seal("cursor", b"[1,2]"))
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))

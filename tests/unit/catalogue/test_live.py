@@ -137,7 +137,7 @@ def test_a_change_in_any_member_of_an_item_is_a_change() -> None:
 def test_the_order_of_a_list_is_part_of_it_and_the_order_of_members_is_not() -> None:
     made = catalogue((ONE, definition(tool("a"), tool("b"))))
     assert made.publish(ONE, definition(tool("b"), tool("a"))) == TOOLS
-    turned = {name: value for name, value in reversed(tool("b").items())}
+    turned = dict(reversed(tool("b").items()))
     assert made.publish(ONE, definition(turned, tool("a"))) == NONE
 
 

@@ -54,7 +54,17 @@ async def test_without_a_credential_only_an_open_door_lets_anybody_in(doors: Doo
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Bearer", "Bearer ", "Basic dTpw", "mgw_x", "Bearer nonsense", "Bearer mgw_x_y", "Bearer é", "Bearer hunter2 x"],
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic dTpw",
+        "mgw_x",
+        "Bearer nonsense",
+        "Bearer mgw_x_y",
+        "Bearer é",
+        "Bearer hunter2 x",
+    ],
 )
 async def test_a_credential_that_is_given_must_be_valid_at_every_door(doors: Doors, text: str) -> None:
     for door in (doors.closed, doors.open):

@@ -10,7 +10,6 @@ from mcp_types import methods
 from pydantic import ValidationError
 
 from gateway import jsonrpc
-from gateway.edge import decoding
 from gateway.edge.decoding import LARGE, Refused, decode, first_fault, read
 from tests.support.asgi import FakeHttp
 
@@ -82,7 +81,7 @@ async def test_only_large_bodies_are_decoded_in_another_thread(monkeypatch: pyte
         threads.append(threading.current_thread())
         return original(body, batch=batch)
 
-    monkeypatch.setattr(decoding.jsonrpc, "decode_request", noting)
+    monkeypatch.setattr(jsonrpc, "decode_request", noting)
     large = b'{"jsonrpc":"2.0","method":"x","params":{"pad":"' + b"a" * LARGE + b'"}}'
     await decode(PING)
     assert (await decode(large))["params"]["pad"][:1] == "a"

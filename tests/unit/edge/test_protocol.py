@@ -152,4 +152,4 @@ async def test_an_idle_connection_is_closed_quietly_with_its_server() -> None:
         assert await client.answer() == b"/1"
         await until(rests, client.held)
         client.held.shutdown()
-        await until(lambda: client.held.transport.is_closing())
+        await until(client.held.transport.is_closing)

@@ -165,7 +165,8 @@ def test_other_methods_get_the_same_facts_in_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"), [(None, {RECORD: "r"}), ({"a": 1}, {"a": 1, RECORD: "r"}), ([1], {"detail": [1], RECORD: "r"})]
+    ("data", "expected"),
+    [(None, {RECORD: "r"}), ({"a": 1}, {"a": 1, RECORD: "r"}), ([1], {"detail": [1], RECORD: "r"})],
 )
 def test_an_error_names_the_record_of_its_call_beside_its_own_data(data: Any, expected: Any) -> None:
     error = errors.UpstreamRefused("one", -32603, "x", data)
@@ -186,8 +187,8 @@ REFUSALS = [
     (-32042, "tools/call", "2025-11-25", (200, -32042)),
     (-32042, "tools/call", "2025-06-18", (200, -32603)),
     (-32042, "tools/call", NEW, (200, -32603)),
-    (-32021, "prompts/get", NEW, (400, -32021)),
-    (-32021, "prompts/get", "2025-11-25", (200, 1002)),
+    (-32021, "prompts/get", NEW, (200, -32603)),
+    (-32021, "prompts/get", "2025-11-25", (200, -32603)),
     (-32020, "prompts/get", NEW, (200, -32603)),
     (-32022, "prompts/get", NEW, (200, -32603)),
     (-32601, "prompts/get", NEW, (200, -32603)),
@@ -214,12 +215,6 @@ def test_an_upstreams_own_error_is_relayed_unless_its_code_means_something_betwe
         assert found.data == {"upstream": {"code": code}}
     if code == expected[1]:
         assert (found.message, found.data) == ("its words", {"its": "data"})
-
-
-def test_a_legacy_client_that_cannot_be_asked_is_told_so_in_words_for_its_model() -> None:
-    found = reply(errors.UpstreamRefused("one", -32021, "its words"), "tools/call", "2025-11-25")
-    assert found.result is not None
-    assert orjson.loads(found.result)["isError"] is True
 
 
 def test_the_text_of_a_reply_has_the_id_of_its_request_or_none() -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.edge.outlets import Plain
-from gateway.edge.standing import QUEUE, Standing
+from gateway.edge.standing import QUEUE, QUEUE_BYTES, Standing
 from tests.support.asgi import FakeHttp
 from tests.support.calls import until
 
@@ -87,20 +87,45 @@ async def test_a_client_that_leaves_ends_the_stream_and_nothing_is_written_to_it
         assert len(fake.sent) == written
 
 
-async def test_a_client_that_does_not_read_is_disconnected_when_too_much_waits() -> None:
+TOO_MUCH = {
+    "messages": [b"%d" % number for number in range(QUEUE + 1)],
+    "bytes": [b"x" * (QUEUE_BYTES // 4)] * 5,
+}
+
+
+@pytest.mark.parametrize("pushed", TOO_MUCH.values(), ids=TOO_MUCH)
+async def test_a_client_that_does_not_read_is_disconnected_when_too_much_waits(pushed: list[bytes]) -> None:
     fake = FakeHttp(method="GET")
     async with standing(fake) as (made, running):
         fake.block()
         made.push(b"stuck")
         await until(lambda: not made._queue)
-        for number in range(QUEUE):
-            made.push(b"%d" % number)
+        for data in pushed[:-1]:
+            made.push(data)
+        assert not running.cancelling()
+        made.push(pushed[-1])
+        await asyncio.wait_for(running, 5)  # although not a byte of it can be written
+        assert not made._queue
+        made.push(b"late")
+        assert not made._queue
+        assert fake.body == FIRST
+
+
+async def test_one_message_of_any_size_is_written() -> None:
+    fake = FakeHttp(method="GET")
+    async with standing(fake) as (made, _):
+        made.push(b"x" * (QUEUE_BYTES + 1))
+        await until(lambda: len(fake.body) > QUEUE_BYTES)
+
+
+async def test_a_client_that_catches_up_may_be_given_as_much_again() -> None:
+    fake = FakeHttp(method="GET")
+    async with standing(fake) as (made, running):
+        for _ in range(5):
+            for _ in range(3):
+                made.push(b"x" * (QUEUE_BYTES // 4))
+            await until(lambda: not made._queue)
         assert not running.done()
-        made.push(b"one too many")
-        fake.unblock()
-        await asyncio.wait_for(running, 5)
-        assert b"one too many" not in fake.body
-        assert fake.ended
 
 
 async def test_a_queue_that_is_just_full_is_written_and_goes_on() -> None:

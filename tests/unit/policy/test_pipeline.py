@@ -279,7 +279,8 @@ async def test_a_denied_message_ends_the_call_where_it_is() -> None:
 
     with pytest.raises(Denied):
         await path.enforce(forward)
-    assert path.outlet.sent == later == []
+    assert not path.outlet.sent
+    assert not later
     assert path.recorder.lines[-1] == (*CLOSED, "denied", "guarding:no")
 
 

@@ -38,7 +38,9 @@ async def test_links_embedded_resources_and_contents_get_the_servers_prefix() ->
 
 
 async def test_a_rewritten_result_keeps_large_integers_exact() -> None:
-    rounded: dict[str, object] = {"content": [{"type": "resource_link", "uri": "file:///a", "size": 1.2345678901234e22}]}
+    rounded: dict[str, object] = {
+        "content": [{"type": "resource_link", "uri": "file:///a", "size": 1.2345678901234e22}]
+    }
     decision = await UriRewriting().on_message(call(), result(rounded, LINKS))
     assert isinstance(decision, Rewrite)
     assert b'"size":12345678901234567890123' in decision.value.answer.raw

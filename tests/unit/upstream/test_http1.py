@@ -20,6 +20,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What closes a connection here is what the test says, and not its time."""
+    monkeypatch.setattr(http1, "IDLE_SECONDS", 60.0)
+
+
 async def ended(side: Side) -> None:
     """Returns when the client has closed this connection."""
     async with asyncio.timeout(SECONDS):
@@ -269,7 +275,10 @@ async def test_an_unused_connection_is_closed_when_its_time_is_over(monkeypatch:
     monkeypatch.setattr(http1, "IDLE_SECONDS", 0.05)
     async with peer(serving(ok(b"one"))) as server, origin_of(server) as origin:
         held = [await ask(origin) for _ in range(3)]
+        clock = asyncio.get_running_loop().time
+        began = clock()
         await read(held[0])
+        await until(lambda: clock() > began + 0.02)  # one after the other, each has its own time
         await read(held[1])
         await ended(server.sides[0])
         await ended(server.sides[1])

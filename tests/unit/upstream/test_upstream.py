@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -29,9 +30,7 @@ class Held(Upstream):
     """An upstream whose calls stay until they are let go; `inside` is how many are at it."""
 
     def __init__(self, of: Server) -> None:
-        registry = SessionRegistry(
-            MemorySessionStore(), MemoryChanges(), clock=FakeClock(), idle=timedelta(hours=1)
-        )
+        registry = SessionRegistry(MemorySessionStore(), MemoryChanges(), clock=FakeClock(), idle=timedelta(hours=1))
         super().__init__(of, TLS, registry, lambda *_: None)
         self.inside = 0
         self.let_go = asyncio.Event()
@@ -139,13 +138,11 @@ async def test_a_deadline_takes_only_its_own_cancellation_back() -> None:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             for _ in range(3):  # both have come by now
-                try:
+                with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)
-                except asyncio.CancelledError:
-                    continue
-            return deadline.passed()
         finally:
             deadline.cancel()
+        return deadline.passed()
 
     assert await asyncio.create_task(work(cancelled_too=False)) is True
     assert await asyncio.create_task(work(cancelled_too=True)) is False

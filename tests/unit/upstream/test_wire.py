@@ -112,7 +112,13 @@ def test_legacy_headers_name_revision_and_session_once_there_are_any() -> None:
     assert wire.legacy_headers(None, None) == BASE, "the one given out is the caller's own"
 
 
-EVERYTHING = {"elicitation": {"form": {}}, "sampling": {"tools": {}}, "roots": {}, "experimental": {"x": {}}, "tasks": {}}
+EVERYTHING: dict[str, Any] = {
+    "elicitation": {"form": {}},
+    "sampling": {"tools": {}},
+    "roots": {},
+    "experimental": {"x": {}},
+    "tasks": {},
+}
 
 
 @pytest.mark.parametrize(
