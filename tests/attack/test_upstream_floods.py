@@ -100,26 +100,26 @@ async def _flood(exchange: Exchange, notifications: Iterator[bytes]) -> None:
 
 def _unknown(exchange: Exchange) -> Iterator[bytes]:
     del exchange
-    return (_notification("notifications/made/up", n=n) * 500 for n in range(100))
+    return (_notification("notifications/made/up", n=n) * 500 for n in range(40))
 
 
 def _list_changed(exchange: Exchange) -> Iterator[bytes]:
     del exchange
-    return (_notification("notifications/tools/list_changed") * 500 for _ in range(100))
+    return (_notification("notifications/tools/list_changed") * 500 for _ in range(40))
 
 
 def _foreign_progress(exchange: Exchange) -> Iterator[bytes]:
     del exchange
-    return (_notification("notifications/progress", progressToken=n, progress=1) * 500 for n in range(100))
+    return (_notification("notifications/progress", progressToken=n, progress=1) * 500 for n in range(40))
 
 
 def _backward_progress(exchange: Exchange) -> Iterator[bytes]:
-    return (_notification("notifications/progress", progressToken=exchange.id, progress=1) * 500 for _ in range(100))
+    return (_notification("notifications/progress", progressToken=exchange.id, progress=1) * 500 for _ in range(40))
 
 
 def _logs(exchange: Exchange) -> Iterator[bytes]:
     del exchange
-    return (_notification("notifications/message", level="debug", data="x") * 500 for _ in range(100))
+    return (_notification("notifications/message", level="debug", data="x") * 500 for _ in range(40))
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +130,10 @@ async def noisy(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("flood", [_unknown, _list_changed, _foreign_progress, _backward_progress, _logs])
-async def test_50000_notifications_that_nobody_asked_for_go_nowhere(
+async def test_20000_notifications_that_nobody_asked_for_go_nowhere(
     noisy: Planes, flood: Callable[[Exchange], Iterator[bytes]]
 ) -> None:
-    """A55: the client sees its answer, and at most one of them; lists are read again a few times, not 50,000."""
+    """A55: the client sees its answer, and at most one of them; lists are read again a few times, not 20,000."""
     loud = noisy.upstreams["loud"]
     loud.acts["tools/call"] = lambda exchange: _flood(exchange, flood(exchange))
     try:
