@@ -187,7 +187,7 @@ async def test_requests_of_a_server_without_sessions_reach_nobody(noisy: Planes,
 
 
 async def test_endless_pages_end(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A23, T23: a list whose cursor always leads on is cut off, and what was read of it is served."""
+    """A list whose cursor always leads on is cut off, and what was read of it is served."""
     pages = iter(range(10**9))
 
     async def more(exchange: Exchange) -> None:
