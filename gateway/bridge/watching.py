@@ -63,6 +63,9 @@ class Watching:
                 admitted.set_exception(error)
             else:
                 log.info("watching_ended", upstream=call.server.slug, error=str(error))
+        finally:
+            if not admitted.done():  # whatever else ended it: nobody may wait for ever
+                admitted.set_exception(GatewayError("not admitted"))
 
     def _tell(self, call: Call, uri: str) -> None:
         """`uri` may be below the one that was subscribed to (2026-07-28 server/resources, sub-resources)."""
@@ -70,6 +73,8 @@ class Watching:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("watching_failed", error=repr(error))
 
     async def remove(self, exposed: Collection[str]) -> None:
         """Watches these URIs no longer."""

@@ -122,3 +122,14 @@ async def test_a_recorder_that_cannot_write_lets_nothing_be_watched(streamed: St
     streamed.world.recorder._refusing = frozenset({"opened"})
     assert await streamed.watching.add(streamed.calls("one+file:///a")) == []
     assert streamed.held == {}
+
+
+async def test_whatever_else_goes_wrong_before_it_is_admitted_nobody_waits_for_ever(streamed: Streamed) -> None:
+    async def breaks(opening: Call) -> None:
+        raise RuntimeError("a recorder that is broken in another way")
+
+    streamed.world.recorder.opened = breaks  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        assert await streamed.watching.add(streamed.calls("one+file:///a")) == []
+    assert streamed.held == {}
+    await until(lambda: not streamed.watching._tasks)
