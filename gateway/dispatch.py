@@ -46,11 +46,7 @@ class Dispatch:
         item = self.view(caller).tool(name) or (await self._settled(caller)).tool(name)
         if item is None:
             raise UnknownName("tool")
-        upstream: dict[str, Any] = {"name": item.upstream_name}
-        if (arguments := params.get("arguments")) is not None:
-            upstream["arguments"] = arguments
-        call = _call(caller, Method.TOOLS_CALL, item.server, item, name, upstream, params)
-        return await self._enforce(call, params, outlet)
+        return await self._enforce(_named(caller, Method.TOOLS_CALL, item, params), params, outlet)
 
     async def get_prompt(self, caller: Caller, params: Mapping[str, Any], outlet: Outlet) -> bytes:
         """`prompts/get`. Returns the JSON text of the result."""
@@ -58,11 +54,7 @@ class Dispatch:
         item = self.view(caller).prompt(name) or (await self._settled(caller)).prompt(name)
         if item is None:
             raise UnknownName("prompt")
-        upstream: dict[str, Any] = {"name": item.upstream_name}
-        if (arguments := params.get("arguments")) is not None:
-            upstream["arguments"] = arguments
-        call = _call(caller, Method.PROMPTS_GET, item.server, item, name, upstream, params)
-        return await self._enforce(call, params, outlet)
+        return await self._enforce(_named(caller, Method.PROMPTS_GET, item, params), params, outlet)
 
     async def read_resource(self, caller: Caller, params: Mapping[str, Any], outlet: Outlet) -> bytes:
         """`resources/read`. Returns the JSON text of the result."""
@@ -221,6 +213,14 @@ def _check(call: Call) -> None:
     token: Any = call.progress_token
     if token is not None and (not isinstance(token, str | int) or isinstance(token, bool)):
         raise InvalidParams("_meta.progressToken: must be a string or an integer")
+
+
+def _named(caller: Caller, method: Method, item: Item, params: Mapping[str, Any]) -> Call:
+    """The call of a listed thing with arguments: the upstream gets its own name for it, and the arguments as given."""
+    upstream: dict[str, Any] = {"name": item.upstream_name}
+    if (arguments := params.get("arguments")) is not None:
+        upstream["arguments"] = arguments
+    return _call(caller, method, item.server, item, item.exposed_name, upstream, params)
 
 
 def _call(

@@ -16,7 +16,6 @@ class Housekeeping(StrEnum):
     LIST_RESOURCES = "resources/list"
     LIST_TEMPLATES = "resources/templates/list"
     LISTEN = "subscriptions/listen"
-    PING = "ping"
     SET_LEVEL = "logging/setLevel"
     ROOTS_CHANGED = "notifications/roots/list_changed"
 

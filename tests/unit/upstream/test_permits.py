@@ -18,7 +18,6 @@ def test_the_list_of_housekeeping_is_this_one_and_longer_only_by_a_decision() ->
         "resources/list",
         "resources/templates/list",
         "subscriptions/listen",
-        "ping",
         "logging/setLevel",
         "notifications/roots/list_changed",
     }
